@@ -1,0 +1,149 @@
+"""The spectrum: one set of Lanczos runs that every spectral measure reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from landscape.linalg import (
+    Chain,
+    SampleMean,
+    SpectralSum,
+    absolute_sum,
+    density,
+)
+from landscape.linalg.quadrature import Function
+from landscape.probing import Operator, Probe
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectrumRequest:
+    """What to compute: operator, budget and seed.
+
+    The budget is ``steps + probes * probe_steps`` products. The first part builds a Krylov basis:
+    both ends of the spectrum, and the part of trace and Frobenius norm that lies in it, exactly.
+    The second part starts from random probes with the known eigenvectors projected out: what is
+    left of trace and Frobenius norm, and the bulk of the spectrum.
+
+    Args:
+        operator: "hessian" or "ggn".
+        steps: Lanczos steps for the extremes.
+        probes: Random probes, at least 2.
+        probe_steps: Lanczos steps of each probe.
+        seed: Seed of start vector and probes.
+        memory: Bytes for vectors; beyond it the basis is restarted and the probes are not
+            re-orthogonalised.
+    """
+
+    operator: Operator = "hessian"
+    steps: int = 60
+    probes: int = 10
+    probe_steps: int = 24
+    seed: int = 0
+    memory: int = field(default=4 << 30, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.operator not in ("hessian", "ggn"):
+            raise ValueError(f"operator must be 'hessian' or 'ggn', got {self.operator!r}")
+        if self.steps < 2 or self.probes < 2 or self.probe_steps < 2:
+            raise ValueError(
+                "steps, probes and probe_steps must be at least 2, got "
+                f"{self.steps}, {self.probes}, {self.probe_steps}"
+            )
+
+    @property
+    def products(self) -> int:
+        """Products it will cost at most."""
+        return self.steps + self.probes * self.probe_steps
+
+    def compute(self, probe: Probe) -> Spectrum:
+        """Runs Lanczos on the probe's curvature."""
+        from landscape.evidence.lanczos_runs import compute_spectrum  # noqa: PLC0415 - a cycle
+
+        return compute_spectrum(probe.operator(self.operator), self, layers=layer_slices(probe))
+
+
+def layer_slices(probe: Probe) -> dict[str, list[slice]]:
+    """Where each layer's parameters lie in a flat vector."""
+    places = probe.space.slices
+    return {
+        layer: [places[name] for name in names] for layer, names in probe.space.by_layer().items()
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectrum:
+    """Extremes with residuals, random probes with their first products, and quadrature chains.
+
+    Args:
+        size: P.
+        values: Ritz values of the Krylov basis, ascending.
+        error_bounds: Bounds of their errors.
+        known: Which of them are known eigenvalues (their vectors are out of the chains).
+        vectors: Eigenvectors of the largest eigenvalues, best first, (k, P).
+        trace_exact: Part of the trace inside the basis.
+        trace_samples: One sample a probe of the part outside.
+        frobenius_exact: Part of ||A||_F^2 inside the basis.
+        frobenius_samples: One sample a probe of the part outside.
+        layer_exact: ``trace_exact`` by layer.
+        layer_samples: ``trace_samples`` by layer, each (probes,).
+        chains: Lanczos runs of the probes on the rest of the space.
+    """
+
+    size: int
+    values: Array
+    error_bounds: Array
+    known: NDArray[np.bool_]
+    vectors: Tensor
+    trace_exact: float
+    trace_samples: Array
+    frobenius_exact: float
+    frobenius_samples: Array
+    layer_exact: dict[str, float]
+    layer_samples: dict[str, Array]
+    chains: Sequence[Chain]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the basis fills the space, so that every number is exact."""
+        return len(self.values) == self.size
+
+    @property
+    def known_values(self) -> Array:
+        """The eigenvalues known one by one, ascending."""
+        return self.values[self.known]
+
+    def trace(self) -> SampleMean:
+        """Trace: exact inside the Krylov basis, Hutchinson outside it."""
+        return _mean(self.trace_exact, self.trace_samples)
+
+    def frobenius_squared(self) -> SampleMean:
+        """||A||_F^2 = sum of squared eigenvalues, as the mean of ||A v||^2."""
+        return _mean(self.frobenius_exact, self.frobenius_samples)
+
+    def layer_traces(self) -> dict[str, SampleMean]:
+        """Trace of every layer's diagonal block, from the same probes."""
+        return {
+            layer: _mean(exact, self.layer_samples[layer])
+            for layer, exact in self.layer_exact.items()
+        }
+
+    def absolute_sum(self, function: Function) -> SpectralSum:
+        """Tr f(|A|) with sampling and quadrature error."""
+        return absolute_sum(self.chains, function, eigenvalues=self.known_values)
+
+    def density(self, grid: Array, width: float) -> tuple[Array, Array]:
+        """Smoothed spectral density on a grid and its standard error."""
+        return density(self.chains, grid, width, eigenvalues=self.known_values, size=self.size)
+
+
+def _mean(exact: float, samples: Array) -> SampleMean:
+    if not len(samples):
+        return SampleMean(value=exact, stderr=0.0, degrees=1)
+    return SampleMean.of(samples, exact=exact)

@@ -1,0 +1,243 @@
+"""Objectives: how a model and a batch give losses, one per term."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The losses of one batch.
+
+    Args:
+        total: Their sum, a float64 scalar with its graph.
+        count: How many terms were summed.
+        losses: One loss per term where the objective gives them, (T,).
+    """
+
+    total: Tensor
+    count: int
+    losses: Tensor | None
+
+
+class Objective(ABC):
+    """A loss that is a mean over terms (examples, tokens, entries) of the whole data.
+
+    Subclasses give ``outputs`` and ``losses``. The data loss is the sum of all terms of all
+    batches over their number, so an uneven last batch or masked tokens are weighted right.
+    """
+
+    name: str = "objective"
+    #: False if ``outputs`` cannot be had; measures that need it then decline.
+    has_outputs: bool = True
+
+    @abstractmethod
+    def outputs(self, model: nn.Module, batch: Any) -> Tensor:
+        """The network's outputs on a batch, first dimension the examples."""
+
+    @abstractmethod
+    def losses(self, outputs: Tensor, batch: Any) -> Tensor:
+        """One loss per term, (T,)."""
+
+    def evaluate(self, model: nn.Module, batch: Any) -> Terms:
+        """Sum and number of the terms of a batch."""
+        return self.reduce(self.outputs(model, batch), batch)
+
+    def reduce(self, outputs: Tensor, batch: Any) -> Terms:
+        """Sum and number of the terms from outputs."""
+        losses = self.losses(outputs, batch).reshape(-1)
+        return Terms(losses.sum(dtype=torch.float64), losses.numel(), losses)
+
+
+class Supervised(Objective):
+    """Objectives on batches of the form (inputs, targets)."""
+
+    def outputs(self, model: nn.Module, batch: Any) -> Tensor:
+        """``model(inputs)``."""
+        inputs, _ = _pair(batch)
+        outputs = model(inputs)
+        if not isinstance(outputs, Tensor):
+            raise TypeError(
+                f"objective {self.name!r} expects the model to return a tensor, got "
+                f"{type(outputs).__name__}; give a callable loss(model, batch) instead"
+            )
+        return outputs
+
+
+class CrossEntropy(Supervised):
+    """Softmax cross-entropy, -log p_y per example (or per position).
+
+    Outputs (N, C, ...) and integer targets (N, ...); targets equal to ``ignore_index`` are no
+    terms. No label smoothing.
+    """
+
+    name = "cross_entropy"
+
+    def __init__(self, *, ignore_index: int = -100) -> None:
+        self.ignore_index = ignore_index
+
+    def losses(self, outputs: Tensor, batch: Any) -> Tensor:
+        """One loss per target that is not ignored."""
+        _, targets = _pair(batch)
+        losses = functional.cross_entropy(
+            outputs, targets, reduction="none", ignore_index=self.ignore_index
+        )
+        if targets.is_floating_point():
+            return losses
+        return losses[targets != self.ignore_index]
+
+
+class MeanSquaredError(Supervised):
+    """(output - target)^2 per entry, averaged over all entries as ``torch.nn.MSELoss`` does."""
+
+    name = "mse"
+
+    def losses(self, outputs: Tensor, batch: Any) -> Tensor:
+        """One loss per entry of the outputs."""
+        _, targets = _pair(batch)
+        return (outputs - _like(targets, outputs, self.name)) ** 2
+
+
+class BinaryCrossEntropy(Supervised):
+    """Binary cross-entropy on logits per entry, for one or many labels per example."""
+
+    name = "bce"
+
+    def losses(self, outputs: Tensor, batch: Any) -> Tensor:
+        """One loss per entry of the outputs."""
+        _, targets = _pair(batch)
+        targets = _like(targets, outputs, self.name)
+        return functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+
+
+class CallableObjective(Objective):
+    """A user's ``loss(model, batch)``.
+
+    Args:
+        function: Returns one loss per term (T,), or the pair (sum of the terms, their number), or
+            a scalar, whose meaning must then be declared.
+        reduction: For a scalar: "mean" or "sum" over the terms of the batch.
+        count: For a scalar: number of terms of a batch, ``count(batch)``.
+
+    Raises:
+        ValueError: If ``reduction`` is unknown or comes without ``count``.
+    """
+
+    has_outputs = False
+
+    def __init__(
+        self,
+        function: Callable[[nn.Module, Any], Any],
+        *,
+        reduction: Literal["mean", "sum"] | None = None,
+        count: Callable[[Any], int] | None = None,
+    ) -> None:
+        if reduction not in (None, "mean", "sum"):
+            raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
+        if reduction is not None and count is None:
+            raise ValueError(
+                f"reduction={reduction!r} needs count, a function from a batch to its number of "
+                "terms, such as count=lambda batch: len(batch[1])"
+            )
+        self.name = getattr(function, "__qualname__", type(function).__name__)
+        self._function = function
+        self._reduction = reduction
+        self._count = count
+
+    def outputs(self, model: nn.Module, batch: Any) -> Tensor:  # noqa: ARG002
+        """Not available: a callable gives losses only."""
+        raise TypeError(
+            "this needs the network's outputs, and the objective is a callable that gives losses "
+            "only; subclass landscape.Objective with outputs() and losses()"
+        )
+
+    def losses(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Not available: a callable gives losses only."""
+        return self.outputs(nn.Identity(), (outputs, batch))
+
+    def evaluate(self, model: nn.Module, batch: Any) -> Terms:
+        """Calls the function and reads what it returned."""
+        returned = self._function(model, batch)
+        if isinstance(returned, tuple):
+            total, count = returned
+            return Terms(total.double(), int(count), None)
+        if not isinstance(returned, Tensor):
+            raise TypeError(
+                "the loss must return a tensor of one loss per term or (sum, number of terms), "
+                f"got {type(returned).__name__}"
+            )
+        if returned.dim() > 0:
+            losses = returned.reshape(-1)
+            return Terms(losses.sum(dtype=torch.float64), losses.numel(), losses)
+        if self._reduction is None or self._count is None:
+            raise ValueError(
+                "the loss returned a bare scalar, so how batches are weighted is unknown; return "
+                "one loss per term or (sum, number of terms), or declare it: "
+                "CallableObjective(loss, reduction='mean', count=lambda batch: len(batch[1]))"
+            )
+        count = int(self._count(batch))
+        total = returned.double() * (count if self._reduction == "mean" else 1)
+        return Terms(total, count, None)
+
+
+_NAMED: Mapping[str, type[Objective]] = {
+    objective.name: objective for objective in (CrossEntropy, MeanSquaredError, BinaryCrossEntropy)
+}
+
+
+def as_objective(objective: str | Objective | Callable[[nn.Module, Any], Any]) -> Objective:
+    """The objective of a name, an Objective itself, or a callable ``loss(model, batch)``.
+
+    Args:
+        objective: "cross_entropy", "mse", "bce", an Objective or a callable.
+
+    Returns:
+        The objective.
+
+    Raises:
+        ValueError: If the name is unknown.
+        TypeError: If it is neither name, Objective nor callable.
+    """
+    if isinstance(objective, Objective):
+        return objective
+    if isinstance(objective, str):
+        if objective not in _NAMED:
+            raise ValueError(
+                f"unknown objective {objective!r}; use one of {sorted(_NAMED)}, an Objective, or "
+                "a callable loss(model, batch)"
+            )
+        return _NAMED[objective]()
+    if callable(objective):
+        return CallableObjective(objective)
+    raise TypeError(
+        "objective must be a name, an Objective or a callable loss(model, batch), got "
+        f"{type(objective).__name__}"
+    )
+
+
+def _pair(batch: Any) -> tuple[Any, Tensor]:
+    if isinstance(batch, list | tuple) and len(batch) == 2:
+        return batch[0], batch[1]
+    raise TypeError(
+        f"this objective expects batches of the form (inputs, targets), got {type(batch).__name__}"
+        "; give a callable loss(model, batch) instead"
+    )
+
+
+def _like(targets: Tensor, outputs: Tensor, name: str) -> Tensor:
+    if targets.shape != outputs.shape:
+        # Silent broadcasting of (N,) against (N, 1) would make an (N, N) loss.
+        if targets.numel() != outputs.numel():
+            raise ValueError(
+                f"{name} needs targets shaped like the outputs {tuple(outputs.shape)}, got "
+                f"{tuple(targets.shape)}"
+            )
+        targets = targets.reshape(outputs.shape)
+    return targets.to(outputs.dtype)

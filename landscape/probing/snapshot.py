@@ -1,0 +1,145 @@
+"""A private copy of the model: what is evaluated, so that the user's model is never touched."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from landscape.probing.batches import Batches, tensors
+from landscape.probing.guard import evaluation
+from landscape.probing.objective import Objective, Terms
+from landscape.results import content_hash
+
+BatchNormMode = Literal["eval", "batch", "recalibrate"]
+
+
+class Snapshot(nn.Module):
+    """Model and objective as they were when the snapshot was taken, evaluated functionally.
+
+    Args:
+        model: Copied, with its buffers, ties and hooks; never modified.
+        objective: What turns outputs into losses.
+        device: Where the copy lives.
+        dtype: Floating type of the copy.
+        batch_norm: "eval" uses the running statistics, "batch" those of each batch (nothing is
+            stored), "recalibrate" re-estimates the running statistics at every perturbed point.
+
+    Raises:
+        TypeError: If the model cannot be copied.
+        ValueError: If ``batch_norm`` is unknown.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        batch_norm: BatchNormMode,
+    ) -> None:
+        super().__init__()
+        if batch_norm not in get_args(BatchNormMode):
+            raise ValueError(
+                f"batch_norm must be one of {get_args(BatchNormMode)}, got {batch_norm!r}"
+            )
+        try:
+            with torch.inference_mode(False):
+                copied = copy.deepcopy(model)
+        except (RuntimeError, TypeError, NotImplementedError) as error:
+            raise TypeError(
+                f"the model cannot be copied ({error}); hook-based weight_norm is a known cause, "
+                "use torch.nn.utils.parametrizations.weight_norm"
+            ) from error
+        for parameter in copied.parameters():
+            parameter.grad = None
+            parameter.requires_grad_(False)
+        self.model = copied.to(device=device, dtype=dtype)
+        self.objective = objective
+        self.device = device
+        self.batch_norm = batch_norm
+        self.recurrent = any(isinstance(module, nn.RNNBase) for module in copied.modules())
+        self.model.eval()
+        self._norms = [module for module in copied.modules() if isinstance(module, _BatchNorm)]
+        if batch_norm == "batch":
+            for norm in self._norms:
+                norm.training, norm.track_running_stats = True, False
+
+    def forward(self, part: str, batch: Any) -> Terms | Tensor:
+        """Terms of the objective, or the outputs alone, on a batch."""
+        if part == "outputs":
+            return self.objective.outputs(self.model, batch)
+        return self.objective.evaluate(self.model, batch)
+
+    def terms(self, parameters: Mapping[str, Tensor], batch: Any) -> Terms:
+        """Losses of a batch with some parameters replaced by name."""
+        terms = self._call(parameters, "terms", batch)
+        if not isinstance(terms, Terms):
+            raise TypeError(f"Objective.evaluate must return Terms, got {type(terms).__name__}")
+        return terms
+
+    def outputs(self, parameters: Mapping[str, Tensor], batch: Any) -> Tensor:
+        """Outputs on a batch with some parameters replaced by name."""
+        outputs = self._call(parameters, "outputs", batch)
+        if not isinstance(outputs, Tensor):
+            raise TypeError(f"Objective.outputs must return a tensor, got {type(outputs).__name__}")
+        return outputs
+
+    def _call(self, parameters: Mapping[str, Tensor], part: str, batch: Any) -> Any:
+        replaced = {f"model.{name}": tensor for name, tensor in parameters.items()}
+        return torch.func.functional_call(self, replaced, (part, batch), tie_weights=True)
+
+    def evaluating(self, *, gradient: bool) -> AbstractContextManager[None]:
+        """The settings under which this model is evaluated; global state is put back after."""
+        return evaluation(self.device, gradient=gradient, recurrent=self.recurrent)
+
+    @property
+    def recalibrates(self) -> bool:
+        """Whether every new point needs a pass that re-estimates batch-norm statistics."""
+        return self.batch_norm == "recalibrate" and bool(self._norms)
+
+    @contextmanager
+    def calibrated(self, parameters: Mapping[str, Tensor], batches: Batches) -> Iterator[None]:
+        """In mode "recalibrate", statistics of this point inside the block, then the old ones."""
+        if not self.recalibrates:
+            yield
+            return
+        before = [(norm, norm.running_mean, norm.running_var) for norm in self._norms]
+        try:
+            self.recalibrate(parameters, batches)
+            yield
+        finally:
+            for norm, mean, variance in before:
+                norm.running_mean, norm.running_var = mean, variance
+
+    def recalibrate(self, parameters: Mapping[str, Tensor], batches: Batches) -> None:
+        """Re-estimates the running statistics at a point: their mean over batches by size."""
+        norms = [norm for norm in self._norms if norm.running_mean is not None]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            # New tensors: the old ones may be saved in a graph that is still needed.
+            norm.running_mean = torch.zeros_like(cast(Tensor, norm.running_mean))
+            norm.running_var = torch.ones_like(cast(Tensor, norm.running_var))
+            norm.training = True
+        seen = 0
+        try:
+            with self.evaluating(gradient=False):
+                for batch in batches:
+                    count = next((len(part) for part in tensors(batch) if part.dim() > 0), 1)
+                    seen += count
+                    for norm in norms:
+                        norm.momentum = count / seen
+                    self.terms(parameters, batch)
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.training, norm.momentum = False, momentum
+
+    def content(self) -> str:
+        """Hash of all weights and buffers."""
+        return content_hash((*self.model.named_parameters(), *self.model.named_buffers()))

@@ -1,0 +1,24 @@
+"""Results, their cost and origin, and how they are kept."""
+
+from landscape.results.cost import Cost, Meter
+from landscape.results.formatting import format_estimate, format_interval
+from landscape.results.provenance import content_hash, environment
+from landscape.results.result import Estimate, Result, Status
+from landscape.results.store import Store
+from landscape.results.table import Table, to_json, write_atomically
+
+__all__ = [
+    "Cost",
+    "Estimate",
+    "Meter",
+    "Result",
+    "Status",
+    "Store",
+    "Table",
+    "content_hash",
+    "environment",
+    "format_estimate",
+    "format_interval",
+    "to_json",
+    "write_atomically",
+]

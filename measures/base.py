@@ -1,0 +1,152 @@
+"""The base of every measure: one method to write, everything else is done here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Literal, final
+
+from landscape.probing import Evidence, Probe
+from landscape.results import Cost, Estimate, Result, Status
+
+Requests = Sequence[tuple[Probe, Evidence[Any]]]
+CostClass = Literal["free", "low", "medium", "high"]
+
+#: Function-preserving changes and the loss scale, in the order of the invariance tables.
+TRANSFORMATIONS = {
+    "layer": "rescaling of consecutive layers of a ReLU net",
+    "neuron": "rescaling of single hidden units",
+    "norm": "scale of weights before a normalisation layer",
+    "attention": "GL(h) on query-key and value-output pairs",
+    "loss": "scale of the loss",
+    "permutation": "permutation of hidden units",
+}
+
+
+class DeclinedError(Exception):
+    """Raised by a measure that cannot be computed for this model or objective, with the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure(ABC):
+    """A number about a checkpoint. Subclasses are frozen dataclasses; their fields configure them.
+
+    A subclass sets the class attributes, names the evidence it reads in ``requests`` and turns it
+    into an ``Estimate`` in ``estimate``. ``compute`` validates, meters and adds the origin.
+    """
+
+    #: Public name, such as "hessian-trace".
+    name: ClassVar[str]
+    #: What the number says, in one sentence.
+    meaning: ClassVar[str]
+    #: The formula, in plain text.
+    formula: ClassVar[str]
+    #: Paper and equation.
+    source: ClassVar[str]
+    #: Order of the passes it takes.
+    cost_class: ClassVar[CostClass]
+    #: Keys of TRANSFORMATIONS that leave it unchanged.
+    invariances: ClassVar[tuple[str, ...]] = ()
+
+    #: Fields that buy accuracy and do not change what is measured; they are no part of the label.
+    budget: ClassVar[frozenset[str]] = frozenset()
+    #: Settings of the instances that a bare name stands for in an audit.
+    variants: ClassVar[tuple[dict[str, Any], ...]] = ({},)
+
+    def requests(self, probe: Probe, seed: int) -> Requests:  # noqa: ARG002
+        """The shared evidence it reads, each with the probe it is about; none by default.
+
+        Returns:
+            Pairs of probe and request.
+
+        Raises:
+            DeclinedError: If the measure does not apply to this model or objective.
+        """
+        return ()
+
+    @abstractmethod
+    def estimate(self, probe: Probe, seed: int) -> Estimate:
+        """The value with its error; evaluates nothing that the evidence holds already."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its fields, JSON-able."""
+        config: dict[str, Any] = json_able(asdict(self))
+        return config
+
+    @property
+    def label(self) -> str:
+        """Name and what distinguishes it: "renyi-sharpness[alpha=2]"."""
+        shown = {key for variant in self.variants for key in variant}
+        told = [
+            f"{entry.name}={getattr(self, entry.name):g}"
+            if isinstance(getattr(self, entry.name), float)
+            else f"{entry.name}={getattr(self, entry.name)}"
+            for entry in fields(self)
+            if entry.name not in self.budget
+            and (entry.name in shown or getattr(self, entry.name) != entry.default)
+        ]
+        return self.name + (f"[{','.join(told)}]" if told else "")
+
+    @final
+    def compute(self, probe: Probe, seed: int = 0) -> Result:
+        """Measures a probe.
+
+        Args:
+            probe: Model, objective and data.
+            seed: Seed of everything random; the same seed gives the same number whatever other
+                measures run.
+
+        Returns:
+            The result. A measure that does not apply to the model gives status DECLINED and the
+            reason; errors in the model or the measure are raised.
+
+        Raises:
+            TypeError: If ``probe`` is not a Probe.
+            ValueError: If the seed is negative.
+        """
+        if not isinstance(probe, Probe):
+            raise TypeError(
+                f"{self.name} measures a landscape.Probe, got {type(probe).__name__}; make one "
+                "with landscape.Probe(model, objective, batches)"
+            )
+        if seed < 0:
+            raise ValueError(f"seed must be a non-negative integer, got {seed}")
+        shared: dict[str, Cost] = {}
+        own = Cost()
+        try:
+            for part, request in self.requests(probe, seed):
+                part.evidence(request)
+                shared[evidence_key(part, request)] = part.evidence_cost(request)
+            with probe.meter() as own:
+                estimate = self.estimate(probe, seed)
+        except DeclinedError as declined:
+            estimate = Estimate.without_value(Status.DECLINED, str(declined))
+        return Result(
+            measure=self.label,
+            estimate=estimate,
+            cost=sum(shared.values(), own),
+            evidence=shared,
+            config=self.config,
+            seed=seed,
+            provenance=probe.provenance(),
+        )
+
+
+def evidence_key(probe: Probe, request: Evidence[Any]) -> str:
+    """Short name of a piece of evidence on a probe, the same for every measure that reads it."""
+    text = json.dumps([repr(request), list(probe.space.names)])
+    kind = type(request).__name__.removesuffix("Request").lower()
+    return f"{kind}-{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}"
+
+
+def json_able(value: Any) -> Any:
+    """Tuples as lists, as they come back from JSON."""
+    if isinstance(value, dict):
+        return {key: json_able(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_able(entry) for entry in value]
+    return value

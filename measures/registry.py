@@ -1,0 +1,137 @@
+"""Names of measures: the built-in ones, and third parties' by entry point."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import fields
+from importlib import metadata
+from typing import Any
+
+from landscape.measures.base import Measure
+from landscape.measures.baselines import GradientNorm, ParameterNorm, TrainLoss
+from landscape.measures.effective_dimension import EffectiveDimension
+from landscape.measures.hessian_eigenvalues import HessianBottomEigenvalue, HessianTopEigenvalue
+from landscape.measures.hessian_frobenius import HessianFrobenius
+from landscape.measures.hessian_spectral_density import HessianSpectralDensity
+from landscape.measures.hessian_trace import HessianTrace
+from landscape.measures.renyi_sharpness import RenyiSharpness
+
+#: Entry-point group in which other distributions register measures.
+ENTRY_POINTS = "landscape.measures"
+
+_BUILT_IN: tuple[type[Measure], ...] = (
+    TrainLoss,
+    GradientNorm,
+    ParameterNorm,
+    HessianTopEigenvalue,
+    HessianBottomEigenvalue,
+    HessianTrace,
+    HessianFrobenius,
+    HessianSpectralDensity,
+    EffectiveDimension,
+    RenyiSharpness,
+)
+
+
+class UnknownMeasureError(ValueError):
+    """A name that no measure has."""
+
+
+def available() -> dict[str, type[Measure]]:
+    """All measures by name, built-in ones first.
+
+    Returns:
+        Name to class; ``cost_class``, ``meaning`` and ``invariances`` are class attributes.
+
+    Raises:
+        TypeError: If an entry point does not give a Measure class.
+        ValueError: If two measures have one name.
+    """
+    found: dict[str, type[Measure]] = {measure.name: measure for measure in _BUILT_IN}
+    for entry in metadata.entry_points(group=ENTRY_POINTS):
+        measure = entry.load()
+        if not (isinstance(measure, type) and issubclass(measure, Measure)):
+            raise TypeError(
+                f"entry point {entry.value!r} in group {ENTRY_POINTS!r} must name a subclass of "
+                f"landscape.measures.Measure, got {measure!r}"
+            )
+        if found.get(measure.name, measure) is not measure:
+            raise ValueError(
+                f"two measures are named {measure.name!r}: {found[measure.name]} and {measure}"
+            )
+        found[measure.name] = measure
+    return found
+
+
+def get(name: str, **config: Any) -> Measure:
+    """A measure by name with some of its fields set.
+
+    Args:
+        name: Such as "hessian-trace".
+        **config: Fields of the measure.
+
+    Returns:
+        The configured measure.
+
+    Raises:
+        UnknownMeasureError: If no measure has the name; the closest names are told.
+        ValueError: If a field does not exist or has a wrong value.
+
+    Example:
+        >>> import landscape
+        >>> landscape.measures.get("renyi-sharpness", alpha=2.0).label
+        'renyi-sharpness[alpha=2]'
+    """
+    measures = available()
+    if name not in measures:
+        close = difflib.get_close_matches(name, measures, n=3, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise UnknownMeasureError(
+            f"unknown measure {name!r}{hint} All names: {', '.join(measures)}"
+            if close
+            else f"unknown measure {name!r}; all names: {', '.join(measures)}"
+        )
+    measure = measures[name]
+    known = [entry.name for entry in fields(measure) if entry.init]
+    wrong = [key for key in config if key not in known]
+    if wrong:
+        raise ValueError(
+            f"{name} has no field {', '.join(wrong)}; its fields are {known or 'none'}"
+        )
+    return measure(**config)
+
+
+def expand(names: Iterable[str | Measure], **budget: Any) -> list[Measure]:
+    """Measures from names and instances; a name stands for all its variants.
+
+    Args:
+        names: Names or Measures.
+        **budget: Fields set on every named measure that has them.
+
+    Returns:
+        The measures in order.
+
+    Raises:
+        UnknownMeasureError: If a name is unknown.
+        TypeError: If an entry is neither.
+        ValueError: If two entries have the same label.
+    """
+    found: list[Measure] = []
+    for name in names:
+        if isinstance(name, Measure):
+            found.append(name)
+        elif isinstance(name, str):
+            own = {entry.name for entry in fields(type(get(name)))}
+            settings = {key: value for key, value in budget.items() if key in own}
+            found.extend(get(name, **variant, **settings) for variant in type(get(name)).variants)
+        else:
+            raise TypeError(
+                f"measures must be names or Measures, got {type(name).__name__}; for example "
+                'measures=["hessian-trace"]'
+            )
+    labels = [measure.label for measure in found]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} asked for more than once; give each measure once")
+    return found

@@ -1,0 +1,16 @@
+"""Pictures and reports, drawn from stored results; matplotlib and jinja2 load when they draw."""
+
+from landscape.viz.display import Display
+from landscape.viz.layers import plot_layers
+from landscape.viz.report import render_report, write_report
+from landscape.viz.spectral_density import plot_spectral_density
+from landscape.viz.style import style
+
+__all__ = [
+    "Display",
+    "plot_layers",
+    "plot_spectral_density",
+    "render_report",
+    "style",
+    "write_report",
+]
