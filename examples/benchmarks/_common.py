@@ -21,7 +21,7 @@ from landscape.tasks.digits import cache_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = ROOT / "docs" / "benchmarks"
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 110)
 
 
 def digits_model() -> nn.Module:

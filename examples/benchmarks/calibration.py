@@ -350,7 +350,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=200, help="seeds of the coverage")
     parser.add_argument("--probe-seeds", type=int, default=20, help="seeds of the float32 probe")
-    parser.add_argument("--repeats", type=int, default=3, help="repeats of every synthetic case")
+    parser.add_argument("--repeats", type=int, default=1, help="repeats of every synthetic case")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--parts", nargs="+", default=["accuracy", "coverage", "place"])
     parser.add_argument("--out", type=Path, default=RECORDS / "calibration.json")

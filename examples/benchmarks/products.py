@@ -421,8 +421,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="interleaved repetitions")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, help="threads of torch; its default if absent")
     parser.add_argument("--out", type=Path, default=RECORDS / "products.json")
     options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
     torch.backends.mha.set_fastpath_enabled(False)  # inference only; curvlinops would fall into it
     results = {}
     for name in options.models:

@@ -1,0 +1,59 @@
+"""The embedded digits task."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import safetensors
+import torch
+from torch.nn import functional
+
+from landscape.results import content_hash
+from landscape.tasks import Digits, digits_checkpoint, digits_data, get_task, train_digits
+
+
+def test_the_data_are_the_1797_real_images_in_a_fixed_split():
+    (images, labels), (test_images, test_labels) = digits_data()
+    assert images.shape == (1000, 1, 8, 8)
+    assert test_images.shape == (797, 1, 8, 8)
+    assert images.min() == 0
+    assert images.max() == 1
+    assert torch.bincount(torch.cat([labels, test_labels])).tolist() == [
+        178, 182, 177, 183, 181, 182, 181, 179, 174, 180,
+    ]  # fmt: skip
+    assert labels[:8].tolist() == digits_data()[0][1][:8].tolist()
+
+
+def test_training_is_seeded_and_reaches_its_loss():
+    state = torch.get_rng_state()
+    model, again = train_digits(3), train_digits(3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert content_hash(model.named_parameters()) == content_hash(again.named_parameters())
+    images, labels = digits_data()[0]
+    with torch.no_grad():
+        assert functional.cross_entropy(model(images), labels) < 0.01
+
+
+def test_the_checkpoint_is_a_real_file_made_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("LANDSCAPE_CACHE", str(tmp_path))
+    path = digits_checkpoint(seed=1)
+    written = path.stat().st_mtime_ns
+    assert digits_checkpoint(seed=1) == path
+    assert path.stat().st_mtime_ns == written
+    with safetensors.safe_open(path, "pt") as file:
+        assert file.metadata() == {"task": "digits"}
+        assert "conv1.weight" in file.keys()  # noqa: SIM118 - not a mapping
+    facts = json.loads(path.with_suffix(".json").read_text())
+    assert facts["train_loss"] < 0.01
+    assert facts["test_accuracy"] > 0.9
+    assert facts["train_loss"] == pytest.approx(Digits().metrics(Digits().load(path))["train_loss"])
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [path.stem + ".json", path.name]
+
+
+def test_samples_and_tasks_are_checked():
+    assert sum(len(labels) for _, labels in Digits().train_batches(samples=777)) == 777
+    with pytest.raises(ValueError, match="between 1 and 1000"):
+        Digits().train_batches(samples=0)
+    with pytest.raises(ValueError, match="embedded tasks are digits"):
+        get_task("imagenet")
