@@ -15,12 +15,15 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import landscape
+from landscape.evidence import SpectrumRequest
 from landscape.results import environment, to_json, write_atomically
 from landscape.tasks import Digits, digits_checkpoint
 from landscape.tasks.digits import cache_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = ROOT / "docs" / "benchmarks"
+#: Budget of the standard preset.
+REQUEST = {name: getattr(SpectrumRequest(), name) for name in ("steps", "probes", "probe_steps")}
 console = Console(width=None if sys.stdout.isatty() else 110)
 
 

@@ -1,6 +1,6 @@
 """Products and seconds to equal accuracy on the digits checkpoint: landscape against PyHessian.
 
-Ours is one ``SpectrumRequest`` (60 + 8 x 30 = 300 products at most), whose chains give all
+Ours is one ``SpectrumRequest`` with the budget of the standard preset, whose chains give all
 quantities at once. PyHessian's numbers each cost their own products:
 
 - largest eigenvalue: ``eigenvalues(top_n=1)``, power iteration, with its own tolerance and with
@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from _common import (
     RECORDS,
+    REQUEST,
     console,
     dense_hessian,
     digits_batches,
@@ -42,7 +43,6 @@ from torch import Tensor, nn
 
 from landscape.evidence import SpectrumRequest
 
-REQUEST = {"steps": 60, "probes": 8, "probe_steps": 30}
 ROUNDING = 1e-6  # smaller relative errors than this are rounding of float32, and count as equal
 TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 TRACE_PREFIXES = (100, 200, 400, 600)

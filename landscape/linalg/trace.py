@@ -137,7 +137,7 @@ def xtrace(operator: SymmetricOperator, matvecs: int, *, generator: torch.Genera
     """
     _require(matvecs, 6, "xtrace")
     size = operator.size
-    if matvecs >= 2 * size:  # the sketch would fill the space: read the trace off
+    if matvecs >= size:  # one product for every entry of the diagonal: read the trace off
         identity = torch.eye(size, dtype=operator.dtype, device=operator.device)
         value = float(operator.matmat(identity).diagonal().sum(dtype=torch.float64))
         return SampleMean(value=value, stderr=0.0, degrees=1, products=size)
@@ -171,9 +171,9 @@ def _leave_one_out(
 ) -> NDArray[np.float64]:
     # Column s_i of S is the unit vector orthogonal to all columns of R but the i-th: removing
     # test vector i from the sketch removes exactly the direction Q s_i from the range.
-    floor = np.finfo(np.float32).eps * np.abs(triangle.diagonal()).max()
+    floor = np.finfo(np.float32).eps * (np.abs(triangle.diagonal()).max() or 1.0)
     # A matrix of rank below k leaves zeros on the diagonal; what lies there maps to zero anyway.
-    weak = np.where(np.abs(triangle.diagonal()) < floor, max(floor, 1e-300), 0.0)
+    weak = np.where(np.abs(triangle.diagonal()) < floor, floor, 0.0)
     directions = np.linalg.inv(triangle + np.diag(weak)).T
     directions /= np.linalg.norm(directions, axis=0)
     count = len(triangle)
