@@ -21,8 +21,8 @@ _STANDARD = (
     "renyi-sharpness",
 )
 
-#: Names and budget of each preset; in Hessian products: 90, 300, and 820 for the network and as many
-#: (cheaper ones) for every layer's block.
+#: Names and budget of each preset; in Hessian products: 90, 300, and 820 for the network and as
+#: many (cheaper ones) for every layer's block.
 PRESETS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "quick": (_STANDARD, {"steps": 30, "probes": 5, "probe_steps": 12}),
     "standard": (_STANDARD, {}),

@@ -271,3 +271,49 @@ def test_losses_and_gradient_agree_with_autograd():
     assert torch.allclose(
         terms, functional.cross_entropy(model(inputs), targets, reduction="none").detach()
     )
+
+
+class Checkpointed(nn.Module):
+    """A layer under activation checkpointing of either kind."""
+
+    def __init__(self, *, reentrant):
+        super().__init__()
+        self.first, self.second, self.reentrant = nn.Linear(3, 3), linear(), reentrant
+
+    def forward(self, x):
+        h = torch.utils.checkpoint.checkpoint(
+            lambda y: torch.tanh(self.first(y)), x.requires_grad_(), use_reentrant=self.reentrant
+        )
+        return self.second(h)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_activation_checkpointing_is_refused_in_words(reentrant):
+    # Both kinds would be silently wrong, or fail far from the cause.
+    with pytest.raises(TypeError, match="activation checkpointing.*switch it off"):
+        Probe(Checkpointed(reentrant=reentrant), "cross_entropy", pairs())
+
+
+def test_a_single_differentiation_is_explained():
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return torch.sin(x)
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, grad):
+            return grad * torch.cos(ctx.saved_tensors[0])
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = linear()
+
+        def forward(self, x):
+            return Once.apply(self.linear(x))
+
+    probe = Probe(Net(), "cross_entropy", pairs())
+    with pytest.raises(TypeError, match="finite_difference"):
+        probe.hvp(torch.ones(probe.size))

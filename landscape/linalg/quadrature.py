@@ -24,10 +24,10 @@ from landscape.linalg.trace import student_quantile
 Array = NDArray[np.float64]
 Function = Callable[[Array], Array]
 
-# Where the true value lies between the two rules is extrapolated from shorter rules. Over 14 spectra
-# (uniform, semicircular, log-uniform over 4 and 8 decades, with atoms at zero, power laws, a trained
-# net's), three powers and four lengths the regression places it 0.05 of the bracket too low on
-# average; with that added it is off by less than 0.2 of the bracket in 97 % of the cases
+# Where the true value lies between the two rules is extrapolated from shorter rules. Over 14
+# spectra (uniform, semicircular, log-uniform over 4 and 8 decades, with atoms at zero, power laws,
+# a trained net's), three powers and four lengths the regression places it 0.05 of the bracket too
+# low on average; with that added it is off by less than 0.2 of the bracket in 97 % of the cases
 # (docs/benchmarks/calibration.json).
 _PLACE_SHIFT = 0.05
 _PLACE_ERROR = 0.20

@@ -13,6 +13,7 @@ from torch import Tensor
 from landscape.probing.batches import Batches
 from landscape.probing.snapshot import Snapshot
 from landscape.probing.space import ParamSpace
+from landscape.probing.walls import refuse_walls
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,8 @@ def _gradient_pass(
         total, count = total + float(terms.total.detach()), count + terms.count
         if not terms.total.requires_grad:
             continue
+        if count == terms.count:  # the first batch stands for all
+            refuse_walls(terms.total)
         found = torch.autograd.grad(terms.total, list(leaves.values()), allow_unused=True)
         for name, part in zip(leaves, found, strict=True):
             if part is not None:

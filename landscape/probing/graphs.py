@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from landscape.probing.snapshot import Snapshot
 from landscape.probing.space import ParamSpace
+from landscape.probing.walls import refuse_walls
 
 
 class Graph(ABC):
@@ -29,6 +30,10 @@ class Graph(ABC):
         return torch.stack([self._product(vector, batched=False) for vector in vectors])
 
     @abstractmethod
+    def refuse_walls(self) -> None:
+        """Raises if a product would be silently wrong."""
+
+    @abstractmethod
     def _product(self, vectors: Tensor, *, batched: bool) -> Tensor: ...
 
 
@@ -40,6 +45,10 @@ class HessianGraph(Graph):
         terms = snapshot.terms(space.split(self._point), batch)
         self._gradient = _derivative(terms.total, self._point, None, create_graph=True)
         self.terms = terms.count
+
+    def refuse_walls(self) -> None:
+        """Raises if the gradient cannot be differentiated."""
+        refuse_walls(self._gradient)
 
     def _product(self, vectors: Tensor, *, batched: bool) -> Tensor:
         return _derivative(self._gradient, self._point, vectors, batched=batched)
@@ -63,6 +72,11 @@ class GaussNewtonGraph(Graph):
         terms = snapshot.objective.reduce(self._leaf, batch)
         self._slope = _derivative(terms.total, self._leaf, None, create_graph=True)
         self.terms = terms.count
+
+    def refuse_walls(self) -> None:
+        """Raises if the double-backward trick or the loss's curvature would be wrong."""
+        refuse_walls(self._transposed)
+        refuse_walls(self._slope)
 
     def _product(self, vectors: Tensor, *, batched: bool) -> Tensor:
         pushed = _derivative(self._transposed, self._cotangent, vectors, batched=batched)

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from landscape.probing.walls import EXPLAINED
+
 
 @contextmanager
 def random_state() -> Iterator[None]:
@@ -39,6 +41,10 @@ def evaluation(device: torch.device, *, gradient: bool, recurrent: bool = False)
         device: Where the model lives.
         gradient: Whether autograd records.
         recurrent: Whether the model holds recurrent modules.
+
+    Raises:
+        TypeError: If the model checkpoints activations, or is compiled and differentiated twice.
+        RuntimeError: What the evaluation raises otherwise.
     """
     fast_path = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
@@ -60,5 +66,10 @@ def evaluation(device: torch.device, *, gradient: bool, recurrent: bool = False)
         torch.backends.mha.set_fastpath_enabled(False)
         try:
             yield
+        except RuntimeError as error:
+            for symptom, advice in EXPLAINED.items():
+                if symptom in str(error):
+                    raise TypeError(advice) from error
+            raise
         finally:
             torch.backends.mha.set_fastpath_enabled(fast_path)

@@ -61,6 +61,7 @@ class CurvatureProducts:
         self._kept: dict[tuple[Operator, int], Graph] = {}
         self._sizes: dict[tuple[Operator, int], int] = {}
         self._used = 0
+        self._passable: set[Operator] = set()
         self.products: Products = products
         #: How blocks are evaluated, by operator, once known.
         self.batched: dict[Operator, bool] = (
@@ -98,7 +99,11 @@ class CurvatureProducts:
             return self._kept[key]
 
         def build() -> Graph:
-            return _GRAPHS[operator](self._snapshot, self._space, point, batch)
+            graph = _GRAPHS[operator](self._snapshot, self._space, point, batch)
+            if operator not in self._passable:
+                graph.refuse_walls()
+                self._passable.add(operator)
+            return graph
 
         if not at_base or self._budget <= 0:
             return build()

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from landscape.probing.batches import Batches, tensors
 from landscape.probing.guard import evaluation
 from landscape.probing.objective import Objective, Terms
+from landscape.probing.walls import CHECKPOINTING
 from landscape.results import content_hash
 
 BatchNormMode = Literal["eval", "batch", "recalibrate"]
@@ -93,7 +94,9 @@ class Snapshot(nn.Module):
 
     def _call(self, parameters: Mapping[str, Tensor], part: str, batch: Any) -> Any:
         replaced = {f"model.{name}": tensor for name, tensor in parameters.items()}
-        return torch.func.functional_call(self, replaced, (part, batch), tie_weights=True)
+        # Non-re-entrant checkpoints would recompute later, with the weights of another point.
+        with torch.autograd.graph.disable_saved_tensors_hooks(CHECKPOINTING):
+            return torch.func.functional_call(self, replaced, (part, batch), tie_weights=True)
 
     def evaluating(self, *, gradient: bool) -> AbstractContextManager[None]:
         """The settings under which this model is evaluated; global state is put back after."""

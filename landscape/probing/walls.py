@@ -1,0 +1,53 @@
+"""Where autograd would be silently wrong: found in the graph, and said in words."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.autograd.graph import Node
+
+CHECKPOINTING = (
+    "the model uses activation checkpointing (or other saved-tensor hooks), which recomputes parts "
+    "of the forward pass with weights other than those probed; switch it off for the probe, it "
+    "changes no number"
+)
+
+#: What an error of torch's says, and what to do about it.
+EXPLAINED = {
+    CHECKPOINTING: CHECKPOINTING,
+    "does not currently support double backward": (
+        "the model is compiled, and compiled code has no double backward; give the module that "
+        "was compiled (model._orig_mod)"
+    ),
+}
+
+# A gradient of chosen inputs walks only nodes that lead to them. The nodes below cut that path
+# without an error, so that what lies behind them would count as constant.
+_WALLS = {
+    "CheckpointFunctionBackward": CHECKPOINTING,
+    "torch::autograd::Error": (
+        "an operation of the model can be differentiated only once (once_differentiable); use "
+        "products='finite_difference'"
+    ),
+}
+
+
+def refuse_walls(value: Tensor) -> None:
+    """Walks the graph of a value and raises where a derivative of it would be silently wrong.
+
+    Args:
+        value: A loss, or a gradient that will be differentiated again.
+
+    Raises:
+        TypeError: If the graph holds re-entrant checkpoints or operations without a further
+            derivative.
+    """
+    seen: set[Node] = set()
+    waiting = [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() in _WALLS:
+            raise TypeError(_WALLS[node.name()])
+        waiting.extend(following for following, _ in node.next_functions)
