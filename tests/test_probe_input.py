@@ -290,7 +290,7 @@ class Checkpointed(nn.Module):
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_activation_checkpointing_is_refused_in_words(reentrant):
     # Both kinds would be silently wrong, or fail far from the cause.
-    with pytest.raises(TypeError, match="activation checkpointing.*switch it off"):
+    with pytest.raises(TypeError, match=r"activation checkpointing.*switch it off"):
         Probe(Checkpointed(reentrant=reentrant), "cross_entropy", pairs())
 
 

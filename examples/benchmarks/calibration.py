@@ -353,8 +353,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1, help="repeats of every synthetic case")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--parts", nargs="+", default=["accuracy", "coverage", "place"])
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     parser.add_argument("--out", type=Path, default=RECORDS / "calibration.json")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)  # one is as quick here: the net is small
     start = time.perf_counter()
     probe = digits_probe()
     matrix = dense_hessian(probe)

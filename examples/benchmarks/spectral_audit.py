@@ -229,8 +229,10 @@ def main() -> None:
     parser.add_argument(
         "--probes", type=int, default=TRACE_PREFIXES[-1], help="most probes of PyHessian's trace"
     )
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     parser.add_argument("--out", type=Path, default=RECORDS / "spectral_audit.json")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)  # one is as quick here: the net is small
     eigenvalues = np.linalg.eigvalsh(dense_hessian(digits_probe()).numpy())
     truth = {
         "largest eigenvalue": float(eigenvalues[-1]),
