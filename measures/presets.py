@@ -47,7 +47,7 @@ def resolve(measures: str | Sequence[str | Measure]) -> list[Measure]:
             names, budget = PRESETS[measures]
             return expand(names, **budget)
         if measures not in available():
-            measures = [part for part in measures.split(",") if part]
+            measures = [part.strip() for part in measures.split(",") if part.strip()]
         else:
             measures = [measures]
     found = expand(measures)

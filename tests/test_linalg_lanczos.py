@@ -244,7 +244,7 @@ def test_a_product_that_is_not_finite_stops(bad):
         lanczos_chains(MatrixOperator(matrix), torch.ones(2, 6), 4)
 
 
-def test_project_out_removes_exactly(symmetric):
+def test_project_out_removes_exactly():
     basis = torch.linalg.qr(torch.randn(50, 7, generator=generator(), dtype=torch.float64)).Q.T
     vectors = torch.randn(3, 50, generator=generator(1), dtype=torch.float64)
     left = project_out(vectors, basis)

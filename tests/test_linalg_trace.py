@@ -68,7 +68,7 @@ def test_intervals_cover(samples, outliers, estimator):
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_standard_errors_are_of_the_right_size(samples, outliers, estimator):
+def test_standard_errors_are_of_the_right_size(samples, estimator):
     values = np.array([found.value for found in samples[estimator]])
     spread = values.std(ddof=1)
     told = np.sqrt(np.mean([found.stderr**2 for found in samples[estimator]]))
@@ -187,7 +187,7 @@ def test_the_budget_is_kept(outliers, estimator, matvecs):
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_single_precision(symmetric, outliers, estimator):
+def test_single_precision(outliers, estimator):
     double = estimator(MatrixOperator(outliers), 30, generator=generator(3))
     single = estimator(MatrixOperator(outliers.float()), 30, generator=generator(3))
     assert single.value == pytest.approx(double.value, rel=1e-4)

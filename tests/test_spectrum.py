@@ -11,6 +11,8 @@ from landscape.linalg import MatrixOperator
 
 LAYERS = {"first": [slice(0, 50), slice(120, 150)], "rest": [slice(50, 120), slice(150, 300)]}
 SEEDS = 60
+# Intervals of 95 % fall below this share of 60 seeds once in a million tries.
+COVERED = 0.8
 SMALL = SpectrumRequest(steps=30, probes=6, probe_steps=10)
 
 
@@ -147,7 +149,7 @@ def test_the_trace_is_unbiased_and_covered(repeated):
     truth = float(matrix.trace())
     means = [found.trace() for found in spectra]
     assert unbiased([mean.value for mean in means], truth)
-    assert covers([mean.interval() for mean in means], truth) >= 0.85
+    assert covers([mean.interval() for mean in means], truth) >= COVERED
 
 
 def test_the_frobenius_norm_is_unbiased_and_covered(repeated):
@@ -155,7 +157,7 @@ def test_the_frobenius_norm_is_unbiased_and_covered(repeated):
     truth = float(matrix.square().sum())
     means = [found.frobenius_squared() for found in spectra]
     assert unbiased([mean.value for mean in means], truth)
-    assert covers([mean.interval() for mean in means], truth) >= 0.85
+    assert covers([mean.interval() for mean in means], truth) >= COVERED
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -164,7 +166,7 @@ def test_layer_traces_are_unbiased_and_covered(repeated, layer):
     truth = block_trace(matrix, LAYERS[layer])
     means = [found.layer_traces()[layer] for found in spectra]
     assert unbiased([mean.value for mean in means], truth)
-    assert covers([mean.interval() for mean in means], truth) >= 0.85
+    assert covers([mean.interval() for mean in means], truth) >= COVERED
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 1.5])
@@ -172,7 +174,7 @@ def test_absolute_sums_are_covered(repeated, exponent):
     matrix, spectra = repeated
     truth = float((torch.linalg.eigvalsh(matrix).abs() ** exponent).sum())
     sums = [found.absolute_sum(lambda x: x**exponent) for found in spectra[:20]]
-    assert covers([total.interval() for total in sums], truth) >= 0.8
+    assert covers([total.interval() for total in sums], truth) >= COVERED
 
 
 def test_layer_traces_add_up_to_the_trace(repeated):
@@ -237,13 +239,16 @@ def test_the_zero_matrix(dtype):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_a_multiple_of_the_identity(dtype):
     found = spectrum_of(3 * torch.eye(200, dtype=dtype))
-    rel = 1e-10 if dtype == torch.float64 else 1e-4
-    assert found.values == pytest.approx(3, rel=rel)
-    assert found.trace().value == pytest.approx(600, rel=rel)
-    # A probe's share of the rest of the space is its squared length, which scatters.
-    low, high = found.frobenius_squared().interval()
-    assert low <= 1800 * (1 + rel)
-    assert high >= 1800 * (1 - rel)
+    assert found.values == pytest.approx(3, rel=1e-10 if dtype == torch.float64 else 1e-4)
+    # What is alike in all directions is known from the dimension alone.
+    rel = 1e-9 if dtype == torch.float64 else 1e-4
+    for estimate, truth in (
+        (found.trace(), 600),
+        (found.frobenius_squared(), 1800),
+        (found.absolute_sum(np.sqrt), 200 * 3**0.5),
+    ):
+        assert estimate.value == pytest.approx(truth, rel=rel)
+        assert estimate.stderr < rel * truth
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -319,10 +324,10 @@ def test_bounded_memory_gives_consistent_results(symmetric, vectors):
                 for layer, mean in found.layer_traces().items()
             ),
         ]
-        hits.append([low <= truth <= high for e, truth in estimates for low, high in [e.interval()]])
+        hits += [covers([estimate.interval()], truth) for estimate, truth in estimates]
         layers = found.layer_traces().values()
         assert sum(mean.value for mean in layers) == pytest.approx(found.trace().value, abs=1e-9)
-    assert np.mean(hits) >= 0.85
+    assert np.mean(hits) >= COVERED
     whole = spectrum_of(matrix, request, LAYERS)
     assert found.trace().stderr < 5 * whole.trace().stderr
 

@@ -54,8 +54,7 @@ def compute_spectrum(
     deflated = _Deflated(operator, basis.combine(basis.vectors[:, known]))
     samples, chains = [], []
     for group in [] if complete else plan.groups:
-        probes = rademacher(group, operator, generator)
-        outside = project_out(probes, deflated.known)
+        outside = _sphere(group, deflated.known, operator, generator)
         deflated.first = outside[:0]
         chains += lanczos_chains(
             deflated, outside, request.probe_steps, reorthogonalise=plan.reorthogonalise
@@ -64,7 +63,6 @@ def compute_spectrum(
             _samples(
                 basis,
                 open_=~known,
-                probes=probes,
                 outside=outside,
                 first=deflated.first,
                 layers=layers,
@@ -133,11 +131,28 @@ class _Deflated:
         return project_out(images, self.known)
 
 
+def _sphere(
+    count: int, known: Tensor, operator: SymmetricOperator, generator: torch.Generator
+) -> Tensor:  # (count, P)
+    """Uniform draws from the complement of the known vectors, of squared norm its dimension."""
+    # Gaussian draws keep a uniform direction in any subspace, so that the dimension, which is
+    # known, takes the place of the random squared norm: what is alike in all directions has no
+    # variance.
+    draws = torch.randn(count, operator.size, generator=generator, dtype=torch.float64)
+    outside = project_out(draws.to(dtype=operator.dtype, device=operator.device), known)
+    return outside * _resphere(outside, operator.size - len(known)).sqrt()[:, None]
+
+
+def _resphere(vectors: Tensor, dimension: int) -> Tensor:
+    """Dimension over squared norm of each vector, (K,)."""
+    squares = vectors.square().sum(1, dtype=torch.float64)
+    return (dimension / squares.clamp_min(torch.finfo(vectors.dtype).tiny)).to(vectors.dtype)
+
+
 def _samples(
     basis: Krylov,
     *,
     open_: NDArray[np.bool_],
-    probes: Tensor,
     outside: Tensor,
     first: Tensor,
     layers: dict[str, list[slice]],
@@ -154,11 +169,12 @@ def _samples(
         rest = rest - inside @ ritz
         images = images - inside @ basis.images(vector)
     rest = project_out(rest, basis.basis)
+    factor = _resphere(rest, rest.shape[1] - len(basis.values))[:, None]
+    weighted = factor * rest * project_out(images, basis.basis)  # v * P A P v, P projects out
     rows = [
-        (rest * images).sum(1, dtype=torch.float64),
-        images.square().sum(1, dtype=torch.float64),
+        weighted.sum(1, dtype=torch.float64),
+        (factor * images.square()).sum(1, dtype=torch.float64),
     ]
-    weighted = probes * project_out(images, basis.basis)  # P A P v, P the projection out
     for places in layers.values():
         parts = [weighted[:, place].sum(1, dtype=torch.float64) for place in places]
         rows.append(torch.stack(parts).sum(0))

@@ -125,7 +125,7 @@ class Spectrum:
 
     def frobenius_squared(self) -> SampleMean:
         """||A||_F^2 = sum of squared eigenvalues, as the mean of ||A v||^2."""
-        return _mean(self.frobenius_exact, self.frobenius_samples)
+        return _mean(self.frobenius_exact, self.frobenius_samples, positive=True)
 
     def layer_traces(self) -> dict[str, SampleMean]:
         """Trace of every layer's diagonal block, from the same probes."""
@@ -143,7 +143,7 @@ class Spectrum:
         return density(self.chains, grid, width, eigenvalues=self.known_values, size=self.size)
 
 
-def _mean(exact: float, samples: Array) -> SampleMean:
+def _mean(exact: float, samples: Array, *, positive: bool = False) -> SampleMean:
     if not len(samples):
-        return SampleMean(value=exact, stderr=0.0, degrees=1)
-    return SampleMean.of(samples, exact=exact)
+        return SampleMean(value=exact, stderr=0.0, degrees=1, exact=exact)
+    return SampleMean.of(samples, exact=exact, positive=positive)

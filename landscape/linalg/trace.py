@@ -22,16 +22,26 @@ class SampleMean:
         stderr: Standard error; 0 if there is nothing random in the value.
         degrees: Degrees of freedom of the standard error.
         products: Matrix-vector products spent.
+        exact: The part of the value that is known exactly.
+        positive: Whether what is added to it is a mean of non-negative samples. Such samples are
+            skewed, and an interval symmetric in their logarithm covers better.
     """
 
     value: float
     stderr: float
     degrees: int
     products: int = 0
+    exact: float = 0.0
+    positive: bool = False
 
     @classmethod
     def of(
-        cls, samples: NDArray[np.float64], *, exact: float = 0.0, products: int = 0
+        cls,
+        samples: NDArray[np.float64],
+        *,
+        exact: float = 0.0,
+        products: int = 0,
+        positive: bool = False,
     ) -> SampleMean:
         """Mean of at least two samples, plus an exact part."""
         error = float(np.std(samples, ddof=1) / np.sqrt(len(samples)))
@@ -40,11 +50,17 @@ class SampleMean:
             stderr=error,
             degrees=len(samples) - 1,
             products=products,
+            exact=exact,
+            positive=positive,
         )
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Two-sided Student-t interval."""
         half = self.stderr * student_quantile(self.degrees, level)
+        mean = self.value - self.exact
+        if self.positive and mean > 0:
+            ratio = np.exp(half / mean)
+            return self.exact + mean / ratio, self.exact + mean * ratio
         return self.value - half, self.value + half
 
 
