@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,42 +16,68 @@ from landscape.probing.snapshot import Snapshot
 from landscape.probing.space import ParamSpace
 from landscape.probing.walls import refuse_walls
 
+Tensors = tuple[Tensor, ...]
+
 
 class Graph(ABC):
-    """The graph of one batch at one point; ``products`` may be called any number of times."""
+    """The graph of one batch at one point; it may be used any number of times.
 
-    def products(self, vectors: Tensor, *, batched: bool) -> Tensor:
-        """Unnormalised products (sum over the batch's terms), (K, P) -> (K, P)."""
+    The parameters are separate leaves, so that their derivatives need not be joined: they are
+    added where they belong in the flat result, without a further copy of it.
+    """
+
+    def __init__(self, space: ParamSpace, point: Tensor) -> None:
+        own = point.detach().clone()
+        self._space = space
+        self._leaves = {
+            name: part.detach().requires_grad_() for name, part in space.split(own).items()
+        }
+        self._points = tuple(self._leaves.values())
+
+    def add_products(self, total: Tensor, vectors: Tensor, *, batched: bool) -> None:
+        """Adds the unnormalised products (sum over the batch's terms) with (K, P) to (K, P)."""
         if batched:
             with warnings.catch_warnings():
                 # vmap warns where it falls back to a loop; the timing decides if that is worth it.
                 warnings.filterwarnings("ignore", message=".*[Bb]atching rule.*")
-                return self._product(vectors, batched=True)
-        return torch.stack([self._product(vector, batched=False) for vector in vectors])
+                self._add(total, vectors, batched=True)
+            return
+        for row, vector in zip(total, vectors, strict=True):
+            self._add(row, vector, batched=False)
+
+    def _add(self, total: Tensor, vectors: Tensor, *, batched: bool) -> None:
+        sizes, lead = list(self._space.sizes), vectors.shape[:-1]
+        parts = tuple(
+            part.view(*lead, *shape)
+            for part, shape in zip(vectors.split(sizes, -1), self._space.shapes, strict=True)
+        )
+        products = self._product(parts, batched=batched)
+        for place, product in zip(total.split(sizes, -1), products, strict=True):
+            place.add_(product.reshape(place.shape))
 
     @abstractmethod
     def refuse_walls(self) -> None:
         """Raises if a product would be silently wrong."""
 
     @abstractmethod
-    def _product(self, vectors: Tensor, *, batched: bool) -> Tensor: ...
+    def _product(self, parts: Tensors, *, batched: bool) -> Tensors: ...
 
 
 class HessianGraph(Graph):
     """Graph of the gradient: H v is the gradient's vector-Jacobian product."""
 
     def __init__(self, snapshot: Snapshot, space: ParamSpace, point: Tensor, batch: Any) -> None:
-        self._point = point.detach().clone().requires_grad_()
-        terms = snapshot.terms(space.split(self._point), batch)
-        self._gradient = _derivative(terms.total, self._point, None, create_graph=True)
+        super().__init__(space, point)
+        terms = snapshot.terms(self._leaves, batch)
+        self._gradient = _derivative((terms.total,), self._points, None, create_graph=True)
         self.terms = terms.count
 
     def refuse_walls(self) -> None:
         """Raises if the gradient cannot be differentiated."""
-        refuse_walls(self._gradient)
+        refuse_walls(*self._gradient)
 
-    def _product(self, vectors: Tensor, *, batched: bool) -> Tensor:
-        return _derivative(self._gradient, self._point, vectors, batched=batched)
+    def _product(self, parts: Tensors, *, batched: bool) -> Tensors:
+        return _derivative(self._gradient, self._points, parts, batched=batched)
 
 
 class GaussNewtonGraph(Graph):
@@ -62,51 +88,53 @@ class GaussNewtonGraph(Graph):
     """
 
     def __init__(self, snapshot: Snapshot, space: ParamSpace, point: Tensor, batch: Any) -> None:
-        self._point = point.detach().clone().requires_grad_()
-        self._outputs = snapshot.outputs(space.split(self._point), batch)
-        self._cotangent = torch.zeros_like(self._outputs, requires_grad=True)
+        super().__init__(space, point)
+        self._outputs = (snapshot.outputs(self._leaves, batch),)
+        self._cotangent = (torch.zeros_like(self._outputs[0], requires_grad=True),)
         self._transposed = _derivative(
-            self._outputs, self._point, self._cotangent, create_graph=True
+            self._outputs, self._points, self._cotangent, create_graph=True
         )
-        self._leaf = self._outputs.detach().requires_grad_()
-        terms = snapshot.objective.reduce(self._leaf, batch)
-        self._slope = _derivative(terms.total, self._leaf, None, create_graph=True)
+        self._leaf = (self._outputs[0].detach().requires_grad_(),)
+        terms = snapshot.objective.reduce(self._leaf[0], batch)
+        self._slope = _derivative((terms.total,), self._leaf, None, create_graph=True)
         self.terms = terms.count
 
     def refuse_walls(self) -> None:
         """Raises if the double-backward trick or the loss's curvature would be wrong."""
-        refuse_walls(self._transposed)
-        refuse_walls(self._slope)
+        refuse_walls(*self._transposed, *self._slope)
 
-    def _product(self, vectors: Tensor, *, batched: bool) -> Tensor:
-        pushed = _derivative(self._transposed, self._cotangent, vectors, batched=batched)
+    def _product(self, parts: Tensors, *, batched: bool) -> Tensors:
+        pushed = _derivative(self._transposed, self._cotangent, parts, batched=batched)
         curved = _derivative(self._slope, self._leaf, pushed, batched=batched)
-        return _derivative(self._outputs, self._point, curved, batched=batched)
+        return _derivative(self._outputs, self._points, curved, batched=batched)
 
 
 def _derivative(
-    value: Tensor,
-    point: Tensor,
-    cotangent: Tensor | None,
+    values: Tensors,
+    points: Tensors,
+    cotangents: Tensors | None,
     *,
     create_graph: bool = False,
     batched: bool = False,
-) -> Tensor:
-    """Vector-Jacobian product; zero where the value does not depend on the point."""
-    if not value.requires_grad:
-        count = (cotangent.shape[0],) if batched and cotangent is not None else ()
-        return torch.zeros(*count, *point.shape, dtype=point.dtype, device=point.device)
-    (found,) = torch.autograd.grad(
-        value,
-        point,
-        grad_outputs=cotangent,
-        retain_graph=True,
-        create_graph=create_graph,
-        is_grads_batched=batched,
-        allow_unused=True,
-        materialize_grads=True,
+) -> Tensors:
+    """Vector-Jacobian product; zero where no value depends on a point."""
+    lead = cotangents[0].shape[:1] if batched and cotangents is not None else ()
+    used = [index for index, value in enumerate(values) if value.requires_grad]
+    found: Sequence[Tensor | None] = [None] * len(points)
+    if used:
+        found = torch.autograd.grad(
+            [values[index] for index in used],
+            points,
+            grad_outputs=None if cotangents is None else [cotangents[index] for index in used],
+            retain_graph=True,
+            create_graph=create_graph,
+            is_grads_batched=batched,
+            allow_unused=True,
+        )
+    return tuple(
+        point.new_zeros(*lead, *point.shape) if part is None else part
+        for part, point in zip(found, points, strict=True)
     )
-    return found
 
 
 class _Allocations(TorchDispatchMode):

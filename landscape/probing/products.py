@@ -87,9 +87,9 @@ class CurvatureProducts:
             return total
         for index, batch in enumerate(self._batches):
             graph = self._graph(operator, index, batch, point, at_base=at_base)
-            total += self._block(operator, graph, vectors)
+            self._block(operator, graph, vectors, total)
             del graph
-        return total / self._terms
+        return total.div_(self._terms)
 
     def _graph(
         self, operator: Operator, index: int, batch: Any, point: Tensor, *, at_base: bool
@@ -115,20 +115,23 @@ class CurvatureProducts:
             self._kept[key] = graph
         return graph
 
-    def _block(self, operator: Operator, graph: Graph, vectors: Tensor) -> Tensor:
-        if len(vectors) == 1:
-            return graph.products(vectors, batched=False)
-        if operator not in self.batched:
-            self.batched[operator] = self._batching_pays(graph, vectors)
-        return graph.products(vectors, batched=self.batched[operator])
+    def _block(self, operator: Operator, graph: Graph, vectors: Tensor, total: Tensor) -> None:
+        batched = len(vectors) > 1
+        if batched:
+            if operator not in self.batched:
+                self.batched[operator] = self._batching_pays(graph, vectors)
+            batched = self.batched[operator]
+        graph.add_products(total, vectors, batched=batched)
 
     def _batching_pays(self, graph: Graph, vectors: Tensor) -> bool:
+        scratch = torch.zeros_like(vectors)
+
         def seconds(*, batched: bool) -> float:
             times = []
             for _ in range(2):
                 self._synchronise()
                 start = time.perf_counter()
-                graph.products(vectors, batched=batched)
+                graph.add_products(scratch, vectors, batched=batched)
                 self._synchronise()
                 times.append(time.perf_counter() - start)
             return min(times)

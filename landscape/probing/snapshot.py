@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from landscape.probing.batches import Batches, tensors
+from landscape.probing.fixed_norm import use_fixed_statistics
 from landscape.probing.guard import evaluation
 from landscape.probing.objective import Objective, Terms
 from landscape.probing.walls import CHECKPOINTING
@@ -68,6 +69,8 @@ class Snapshot(nn.Module):
         self.recurrent = any(isinstance(module, nn.RNNBase) for module in copied.modules())
         self.model.eval()
         self._norms = [module for module in copied.modules() if isinstance(module, _BatchNorm)]
+        for norm in self._norms:
+            use_fixed_statistics(norm)
         if batch_norm == "batch":
             for norm in self._norms:
                 norm.training, norm.track_running_stats = True, False

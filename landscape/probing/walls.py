@@ -31,18 +31,18 @@ _WALLS = {
 }
 
 
-def refuse_walls(value: Tensor) -> None:
-    """Walks the graph of a value and raises where a derivative of it would be silently wrong.
+def refuse_walls(*values: Tensor) -> None:
+    """Walks the graph of values and raises where a derivative of them would be silently wrong.
 
     Args:
-        value: A loss, or a gradient that will be differentiated again.
+        *values: A loss, or gradients that will be differentiated again.
 
     Raises:
         TypeError: If the graph holds re-entrant checkpoints or operations without a further
             derivative.
     """
     seen: set[Node] = set()
-    waiting = [value.grad_fn]
+    waiting = [value.grad_fn for value in values]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
