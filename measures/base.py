@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -144,9 +145,11 @@ def evidence_key(probe: Probe, request: Evidence[Any]) -> str:
 
 
 def json_able(value: Any) -> Any:
-    """Tuples as lists, as they come back from JSON."""
+    """Tuples as lists, as they come back from JSON; NaN and infinity as text, which JSON lacks."""
     if isinstance(value, dict):
         return {key: json_able(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [json_able(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return value

@@ -69,50 +69,54 @@ class RenyiSharpness(SpectralMeasure):
             return Estimate.without_value(
                 Status.UNDEFINED, "the spectrum is zero, so its normalised form does not exist"
             )
-        entropy, slopes = self._entropy(spectrum, total)
-        size = math.log(spectrum.size) if spectrum.size > 1 else 1.0
-        unit = size if self.normalized else 1.0
-        sampling = 0.0
-        if len(slopes.samples) > 1:
-            sampling = float(slopes.samples.std(ddof=1) / math.sqrt(len(slopes.samples)))
-        quantile = student_quantile(len(slopes.samples) - 1)
-        half = math.hypot(sampling * quantile, slopes.quadrature)
-        low, high = max(-entropy - half, -size), min(-entropy + half, 0.0)
+        entropy, errors = self._entropy(spectrum, total)
+        most = math.log(spectrum.size)
+        entropy = min(max(entropy, 0.0), most)
+        unit = most if self.normalized and most else 1.0
+        count = len(errors.samples)
+        sampling = float(errors.samples.std(ddof=1) / math.sqrt(count)) if count > 1 else 0.0
+        half = math.hypot(sampling * student_quantile(count - 1), errors.quadrature)
+        low, high = max(-entropy - half, -most), min(-entropy + half, 0.0)
         return Estimate(
             value=-entropy / unit,
             stderr=sampling / unit,
             interval=(low / unit, high / unit),
             status=Status.UNCERTAIN if high - low > _WIDE else Status.OK,
-            diagnostics={"quadrature_error": slopes.quadrature / unit, "entropy": entropy},
+            diagnostics={"quadrature_error": errors.quadrature / unit, "entropy": entropy},
         )
 
     def _entropy(self, spectrum: Spectrum, total: SpectralSum) -> tuple[float, _Errors]:
         """H_alpha and its first-order errors."""
-        b, db, qb = total.value, total.samples, total.quadrature_error
-        if math.isinf(self.alpha):
+        alpha, b = self.alpha, total.value
+        share, share_error = total.samples / b, total.quadrature_error / b
+        if math.isinf(alpha):
             largest = float(np.abs(spectrum.values).max())
-            return math.log(b / largest), _Errors(db / b, qb / b)
-        if self.alpha == 1:  # H = log B - sum |x| log |x| / B
-            product = spectrum.absolute_sum(_x_log_x)
-            a, da, qa = product.value, product.samples, product.quadrature_error
-            by_b = 1 / b + a / b**2
-            return (
-                math.log(b) - a / b,
-                _Errors(db * by_b - da / b, math.hypot(qb * by_b, qa / b)),
+            return math.log(b / largest), _Errors(share, share_error)
+        if alpha == 1:
+            plogp = spectrum.absolute_sum(lambda values: _x_log_x(values / b))
+            entropy = -plogp.value
+            return entropy, _Errors(
+                (1 - entropy) * share - plogp.samples,
+                math.hypot((1 - entropy) * share_error, plogp.quadrature_error),
             )
-        if self.alpha == 2:
+        if alpha == 2:
             squares = spectrum.frobenius_squared()
             a, da, qa = squares.value, spectrum.frobenius_samples, 0.0
         else:
-            power = spectrum.absolute_sum(lambda values: values**self.alpha)
+            power = spectrum.absolute_sum(lambda values: values**alpha)
             a, da, qa = power.value, power.samples, power.quadrature_error
-        factor = 1 / (1 - self.alpha)
+        factor = 1 / (1 - alpha)
+        # Near alpha = 1 the errors of both sums are nearly one and cancel: that of the sum of
+        # p^alpha - p, p = |lambda| / b, is then the smaller of two valid ones.
+        moment = a / b**alpha
+        excess = spectrum.absolute_sum(lambda values: (values / b) ** alpha - values / b)
+        quadrature = min(
+            math.hypot(qa / a, alpha * share_error),
+            math.hypot(excess.quadrature_error / moment, (1 / moment - alpha) * share_error),
+        )
         return (
-            factor * (math.log(a) - self.alpha * math.log(b)),
-            _Errors(
-                factor * (da / a - self.alpha * db / b),
-                abs(factor) * math.hypot(qa / a, self.alpha * qb / b),
-            ),
+            factor * (math.log(a) - alpha * math.log(b)),
+            _Errors(factor * (da / a - alpha * share), abs(factor) * quadrature),
         )
 
 

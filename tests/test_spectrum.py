@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from landscape.evidence import SpectrumRequest, TraceRequest, compute_spectrum
-from landscape.linalg import MatrixOperator
+from landscape.linalg import MatrixOperator, krylov, rademacher
 
 LAYERS = {"first": [slice(0, 50), slice(120, 150)], "rest": [slice(50, 120), slice(150, 300)]}
 SEEDS = 60
@@ -129,9 +129,7 @@ def test_a_diagonal_matrix_with_both_signs():
 def repeated(request, symmetric):
     """A matrix of 300 parameters and its spectra over many seeds."""
     matrix = symmetric(FAMILIES[request.param])
-    return matrix, [
-        spectrum_of(matrix, replace(SMALL, seed=seed), LAYERS) for seed in range(SEEDS)
-    ]
+    return matrix, [spectrum_of(matrix, replace(SMALL, seed=seed), LAYERS) for seed in range(SEEDS)]
 
 
 def covers(intervals, truth):
@@ -185,6 +183,26 @@ def test_layer_traces_add_up_to_the_trace(repeated):
         assert sum(mean.value for mean in layers) == pytest.approx(whole.value, abs=1e-10)
         added = np.sum(list(found.layer_samples.values()), axis=0)
         np.testing.assert_allclose(added, found.trace_samples, atol=1e-10)
+
+
+@pytest.mark.parametrize("steps", [2, 5, 30])
+def test_the_exact_parts_are_those_of_the_basis(symmetric, steps):
+    """tr and squared Frobenius norm of what touches the basis, and the layers' shares of it."""
+    matrix = symmetric(FAMILIES["indefinite"])
+    operator, request = MatrixOperator(matrix), replace(SMALL, steps=steps, seed=9)
+    found = compute_spectrum(operator, request, layers=LAYERS)
+    source = torch.Generator().manual_seed(9)
+    start = rademacher(1, operator, source)[0]
+    basis = krylov(operator, start, steps, generator=source).basis
+    onto = basis.T @ basis
+    out = torch.eye(300, dtype=torch.float64) - onto
+    assert found.trace_exact == pytest.approx(float((onto @ matrix).trace()), abs=1e-10)
+    assert found.frobenius_exact == pytest.approx(float((matrix @ onto).square().sum()), rel=1e-10)
+    # A = Q Q' A + P A Q Q' + P A P, of which the probes sample the last.
+    diagonal = (onto @ matrix + out @ matrix @ onto).diagonal()
+    for layer, places in LAYERS.items():
+        share = sum(float(diagonal[place].sum()) for place in places)
+        assert found.layer_exact[layer] == pytest.approx(share, abs=1e-10)
 
 
 def test_the_basis_makes_the_trace_cheaper_than_hutchinson(symmetric):

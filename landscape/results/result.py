@@ -159,14 +159,16 @@ class Result:
     def from_dict(cls, record: dict[str, Any]) -> Result:
         """Inverse of ``to_dict``; None becomes NaN."""
         low, high = record["interval"]
+        status = Status(record["status"])
+        message = record["message"]
         return cls(
             measure=record["measure"],
             estimate=Estimate(
                 value=_number(record["value"]),
                 stderr=_number(record["stderr"]),
                 interval=(_number(low), _number(high)),
-                status=Status(record["status"]),
-                message=record["message"],
+                status=status,
+                message="" if message == status.advice else message,
                 diagnostics=record["diagnostics"],
             ),
             cost=Cost(**record["cost"]),

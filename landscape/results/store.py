@@ -37,7 +37,7 @@ class Store:
         path = self._path(name, key)
         try:
             return Result.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     def save(self, name: str, key: str, result: Result) -> Path:
