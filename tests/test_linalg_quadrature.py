@@ -139,7 +139,8 @@ def test_the_quadrature_error_holds(name, exponent, steps):
     starts = gaussian(8, SIZE, seed=steps)
     found = absolute_sum(lanczos_chains(Diagonal(values), starts, steps), power(exponent))
     truth = float((starts.numpy() ** 2).mean(0) @ np.abs(values) ** exponent)
-    assert abs(found.value - truth) <= found.quadrature_error * 1.001 + 1e-9 * truth
+    # Below float32's rounding a bracket is too narrow for its place to matter.
+    assert abs(found.value - truth) <= found.quadrature_error * 1.001 + 1e-7 * truth
 
 
 @pytest.mark.parametrize("name", BULKS)

@@ -247,12 +247,13 @@ def _place_errors(chains: Any, power: float, truth: float) -> Iterator[dict[str,
     def function(values: Array) -> Array:
         return values**power
 
+    signed = quadrature._has_negative(chains, np.zeros(0))
     gauss_rows, radau_rows = zip(
-        *(quadrature._rules(chain, function) for chain in chains), strict=True
+        *(quadrature._rules(chain, function, signed=signed) for chain in chains), strict=True
     )
     for steps in STEPS:
         # A chain of n steps has the rules of 1 ... (2 n - 1) // 4 nodes.
-        length = max((2 * steps - 1) // 4, 1)
+        length = max((2 * steps - 1) // (4 if signed else 2), 1)
         gauss = np.mean([_padded(row, length) for row in gauss_rows], axis=0)
         radau = np.mean([_padded(row, length) for row in radau_rows], axis=0)
         width = gauss[-1] - radau[-1]

@@ -8,6 +8,7 @@ rule of n steps is pushed forward to t = lambda^2, where |lambda|^alpha = t^(alp
 at the end point only. For 0 < alpha < 2 its even derivatives in t have one sign and its odd ones
 the other, so the Gauss rule in t and the Gauss-Radau rule with a node at t = 0 lie on opposite
 sides of the true value (Golub and Meurant 2010, section 6), for every vector and number of steps.
+A spectrum without negative values has its end point at zero already; there t = lambda.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Function = Callable[[Array], Array]
 # Where the true value lies between the two rules is extrapolated from shorter rules. Over 14
 # spectra (uniform, semicircular, log-uniform over 4 and 8 decades, with atoms at zero, power laws,
 # a trained net's), three powers and four lengths the regression places it 0.05 of the bracket too
-# low on average; with that added it is off by less than 0.2 of the bracket in 97 % of the cases
+# low on average; with that added it is off by less than 0.2 of the bracket in all cases
 # (docs/benchmarks/calibration.json).
 _PLACE_SHIFT = 0.05
 _PLACE_ERROR = 0.20
@@ -88,7 +89,10 @@ def absolute_sum(
         return SpectralSum(
             exact=exact, samples=np.zeros(0), quadrature_error=0.0, bracket=(exact, exact)
         )
-    gauss_rows, radau_rows = zip(*(_rules(chain, function) for chain in chains), strict=True)
+    signed = _has_negative(chains, known)
+    gauss_rows, radau_rows = zip(
+        *(_rules(chain, function, signed=signed) for chain in chains), strict=True
+    )
     depth = max(len(row) for row in gauss_rows)
     # A chain that broke down early is exact from there on: its last rules stand for longer ones.
     gauss = np.array([np.pad(row, (0, depth - len(row)), mode="edge") for row in gauss_rows])
@@ -122,26 +126,43 @@ def _place(gauss: Array, radau: Array) -> tuple[float, float]:
     return place, _PLACE_ERROR * float(abs(width[-1]))
 
 
-def _rules(chain: Chain, function: Function) -> tuple[Array, Array]:
-    """Gauss and Gauss-Radau values in t = lambda^2 for 1, 2, ... steps of one chain."""
+def _has_negative(chains: Sequence[Chain], known: Array) -> bool:
+    """Whether a node lies below zero by more than float32 rounding."""
+    nodes = np.concatenate([chain.quadrature()[0] for chain in chains if chain.mass > 0] or [known])
+    largest = float(np.abs(np.concatenate([nodes, known])).max(initial=0.0))
+    return bool(nodes.min(initial=0.0) < -1e-6 * largest)
+
+
+def _rules(chain: Chain, function: Function, *, signed: bool) -> tuple[Array, Array]:
+    """Gauss and Gauss-Radau values in t for 1, 2, ... steps of one chain."""
+    # t is lambda^2, or lambda itself where nothing is negative: zero is then an end point already,
+    # and all nodes of the run serve instead of half of them.
     if chain.mass <= 0:
         return np.zeros(1), np.zeros(1)
     nodes, weights = chain.quadrature()
     whole = float(weights @ function(np.abs(nodes)))
+
+    def in_t(points: Array) -> Array:
+        clipped = np.maximum(points, 0.0)
+        return function(np.sqrt(clipped) if signed else clipped)
+
     if len(nodes) == 1:
         return np.array([whole]), np.array([whole])
-    if len(nodes) == 2 and not chain.exact:  # too short for a free node beside the one at 0
+    if (
+        len(nodes) == 2 and signed and not chain.exact
+    ):  # too short for a free node beside the one at 0
         squares = np.array([[weights @ nodes**2 / chain.mass]])
         lowest = chain.mass * float(function(np.zeros(1))[0])
-        return np.array([_apply(squares, function) * chain.mass]), np.array([lowest])
-    # n nodes integrate degree 2 n - 1 in lambda: j free nodes and one at 0 in t need 4 j.
-    depth = max((2 * len(nodes) - 1) // 4, 1)
-    diagonal, off_diagonal = _jacobi(nodes**2, weights, depth)
+        return np.array([_apply(squares, in_t) * chain.mass]), np.array([lowest])
+    # n nodes integrate degree 2 n - 1 in lambda; j free nodes and one at 0 need 2 j in t.
+    depth = max((2 * len(nodes) - 1) // (4 if signed else 2), 1)
+    points = nodes**2 if signed else np.maximum(nodes, 0.0)
+    diagonal, off_diagonal = _jacobi(points, weights, depth)
     gauss, radau = [], []
     for count in range(1, len(diagonal) + 1):
         matrix = np.diag(diagonal[:count])
         matrix += np.diag(off_diagonal[: count - 1], 1) + np.diag(off_diagonal[: count - 1], -1)
-        gauss.append(_apply(matrix, function) * chain.mass)
+        gauss.append(_apply(matrix, in_t) * chain.mass)
         coupling = off_diagonal[count - 1]
         if coupling <= 1e-14 * diagonal[:count].max(initial=1e-300):
             radau.append(gauss[-1])  # the measure has no more points: both rules are exact
@@ -153,15 +174,15 @@ def _rules(chain: Chain, function: Function) -> tuple[Array, Array]:
         bordered[count, count - 1] = bordered[count - 1, count] = coupling
         # The last diagonal entry that makes the bordered matrix singular puts a node at 0.
         bordered[count, count] = unit @ np.linalg.lstsq(matrix, unit, rcond=None)[0]
-        radau.append(_apply(bordered, function) * chain.mass)
+        radau.append(_apply(bordered, in_t) * chain.mass)
     if chain.exact:  # its own Gauss rule has no error
         gauss[-1] = radau[-1] = whole
     return np.array(gauss), np.array(radau)
 
 
 def _apply(matrix: Array, function: Function) -> float:
-    squares, vectors = np.linalg.eigh(matrix)
-    return float(vectors[0] ** 2 @ function(np.sqrt(np.maximum(squares, 0.0))))
+    points, vectors = np.linalg.eigh(matrix)
+    return float(vectors[0] ** 2 @ function(points))
 
 
 def _jacobi(points: Array, weights: Array, steps: int) -> tuple[Array, Array]:

@@ -375,6 +375,8 @@ class Probe:
             "weights": self.model_hash,
             "data": self._base.data_hash,
             "objective": self.objective.name,
+            # Weights and names do not tell a ReLU from a Tanh, nor two lambdas: the loss does.
+            "loss": f"{self._base.loss:.5e}",
             "parameters": list(self.space.names),
             "batch_norm": self._snapshot.batch_norm,
             "dtype": str(self.dtype).removeprefix("torch."),

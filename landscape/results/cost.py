@@ -59,6 +59,7 @@ class Meter:
         self._device = device
         self._total = Cost()
         self._listeners: list[Callable[[float], None]] = []
+        self._depth = 0
 
     def count(
         self, *, forwards: float = 0.0, gradients: float = 0.0, products: float = 0.0
@@ -82,11 +83,13 @@ class Meter:
         """Yields a Cost that is filled in when the block ends, also by an exception."""
         cost, before, start = Cost(), self._total, time.perf_counter()
         cuda = self._device.type == "cuda"
-        if cuda:
+        if cuda and not self._depth:  # a block inside another shares its peak
             torch.cuda.reset_peak_memory_stats(self._device)
+        self._depth += 1
         try:
             yield cost
         finally:
+            self._depth -= 1
             if cuda:
                 torch.cuda.synchronize(self._device)
             cost.forwards = self._total.forwards - before.forwards
