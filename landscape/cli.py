@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import tempfile
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -63,7 +64,7 @@ def audit(
     measures: Annotated[
         str, typer.Option(help="quick, standard, full, or names separated by commas.")
     ] = "standard",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything random.")] = 0,
     device: Annotated[Device, typer.Option(help="auto takes CUDA if there is one.")] = Device.AUTO,
     dtype: Annotated[Precision, typer.Option(help="Precision.")] = Precision.FLOAT32,
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("landscape-report"),
@@ -97,7 +98,11 @@ def audit(
         left = ", ".join(measure.label for measure in wanted[len(results) :])
         table.warnings.insert(0, f"Interrupted: not measured are {left}")
     elif cross_check:
-        table.extras["cross_check"] = _cross_check(chosen, path, samples, table)
+        try:
+            table.extras["cross_check"] = _cross_check(chosen, path, samples, table)
+        except KeyboardInterrupt:
+            interrupted = True
+            table.warnings.insert(0, "Interrupted during the cross-check")
     _write(table, folder, as_json=as_json)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -249,9 +254,11 @@ def _device(device: Device) -> str:
 
 def _writable(folder: Path) -> Path:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "records").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
-        raise ValueError(f"--out {folder} cannot be made: {error.strerror}") from error
+        raise ValueError(f"--out {folder} cannot be made: {error.strerror or error}") from error
     return folder
 
 
@@ -259,7 +266,7 @@ def _or_exit(call: Callable[[], Value]) -> Value:
     """Calls and turns an error of the input into one line and exit code 2."""
     try:
         return call()
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OSError) as error:
         _fail(str(error))
 
 

@@ -72,24 +72,20 @@ class HessianSpectralDensity(SpectralMeasure):
 
 
 def _flat_share(spectrum: Spectrum, threshold: float) -> tuple[float, float]:
-    known = float((np.abs(spectrum.known_values) < threshold).sum()) / spectrum.size
+    known = float((np.abs(spectrum.known_values) <= threshold).sum()) / spectrum.size
     rest = (spectrum.size - len(spectrum.known_values)) / spectrum.size
-    shares = []
+    shares, edges = [], []
     for chain in spectrum.chains:
         if chain.mass <= 0:
             continue
         nodes, weights = chain.quadrature()
-        # The shorter rule beside it shows what the placement of the nodes is worth.
-        shorter = chain.quadrature(max(len(nodes) - 1, 1))
-        shares.append(
-            [
-                float(w[np.abs(n) < threshold].sum() / chain.mass)
-                for n, w in ((nodes, weights), shorter)
-            ]
-        )
+        shares.append(float(weights[np.abs(nodes) <= threshold].sum() / chain.mass))
+        # A node stands for its surroundings: the counts at an edge are known up to the weight of
+        # the nodes beside it (the separation theorem of Chebyshev, Markov and Stieltjes).
+        beside = [np.abs(nodes - edge).argmin() for edge in (-threshold, threshold)]
+        edges.append(float(weights[beside].sum() / chain.mass) / 4)
     if len(shares) < 2:
         return known, 0.0
-    both = np.array(shares)
-    sampling = both.mean(1).std(ddof=1) / np.sqrt(len(both))
-    placement = abs(both[:, 0].mean() - both[:, 1].mean()) / 2
-    return known + rest * float(both.mean()), rest * float(np.hypot(sampling, placement))
+    sampling = np.std(shares, ddof=1) / np.sqrt(len(shares))
+    placement = 0.0 if all(chain.exact for chain in spectrum.chains) else np.mean(edges)
+    return known + rest * float(np.mean(shares)), rest * float(np.hypot(sampling, placement))

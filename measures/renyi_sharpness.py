@@ -101,21 +101,21 @@ class RenyiSharpness(SpectralMeasure):
             )
         if alpha == 2:
             squares = spectrum.frobenius_squared()
-            a, da, qa = squares.value, spectrum.frobenius_samples, 0.0
+            a, da, qa = squares.value / b**2, spectrum.frobenius_samples / b**2, 0.0
         else:
-            power = spectrum.absolute_sum(lambda values: values**alpha)
+            # In units of b, so that no power over- or underflows: the ratio is free of scale.
+            power = spectrum.absolute_sum(lambda values: (values / b) ** alpha)
             a, da, qa = power.value, power.samples, power.quadrature_error
         factor = 1 / (1 - alpha)
         # Near alpha = 1 the errors of both sums are nearly one and cancel: that of the sum of
         # p^alpha - p, p = |lambda| / b, is then the smaller of two valid ones.
-        moment = a / b**alpha
         excess = spectrum.absolute_sum(lambda values: (values / b) ** alpha - values / b)
         quadrature = min(
             math.hypot(qa / a, alpha * share_error),
-            math.hypot(excess.quadrature_error / moment, (1 / moment - alpha) * share_error),
+            math.hypot(excess.quadrature_error / a, (1 / a - alpha) * share_error),
         )
         return (
-            factor * (math.log(a) - alpha * math.log(b)),
+            factor * math.log(a) if a > 0 else math.log(b / float(np.abs(spectrum.values).max())),
             _Errors(factor * (da / a - alpha * share), abs(factor) * quadrature),
         )
 

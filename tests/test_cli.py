@@ -95,6 +95,7 @@ BAD_FILES = {
     "corrupted safetensors": (corrupted, "w.safetensors", "truncated, corrupted"),
     "truncated torch": (truncated_torch, "w.pt", "truncated, corrupted"),
     "corrupted torch": (corrupted, "w.pt", "w.pt"),
+    "text": (lambda path: path.write_text("hello"), "w.pt", "no torch checkpoint"),
     "mismatching": (
         mismatching,
         "w.safetensors",

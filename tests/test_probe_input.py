@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -317,3 +318,76 @@ def test_a_single_differentiation_is_explained():
     probe = Probe(Net(), "cross_entropy", pairs())
     with pytest.raises(TypeError, match="finite_difference"):
         probe.hvp(torch.ones(probe.size))
+
+
+def test_a_callable_that_ignores_the_model_it_is_handed_is_refused():
+    model = linear()
+    with pytest.raises(ValueError, match="must evaluate the model it is handed"):
+        Probe(
+            model,
+            lambda _, b: functional.cross_entropy(model(b[0]), b[1], reduction="none"),
+            pairs(),
+        )
+
+
+def test_complex_tensors_are_refused_in_words():
+    model = linear()
+    model.register_buffer("freqs", torch.ones(2, dtype=torch.complex64))
+    with pytest.raises(TypeError, match="complex tensors"):
+        Probe(model, "cross_entropy", pairs())
+
+
+def test_targets_of_another_shape_are_not_reshaped():
+    with pytest.raises(ValueError, match="needs targets shaped like the outputs"):
+        Probe(linear(), "mse", [(torch.randn(5, 3), torch.randn(2, 5))])
+
+
+class Forgetful(nn.Module):
+    """Writes to a buffer and, in place, to its input in every forward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = linear()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        x += 1
+        return self.linear(x) * (2 if self.calls > 4 else 1)
+
+
+def test_what_a_forward_pass_writes_is_not_kept():
+    model, batches = Forgetful(), pairs()
+    before = [x.clone() for x, _ in batches]
+    probe = Probe(model, "cross_entropy", batches)
+    zero = torch.zeros(probe.size)
+    first = probe.loss(zero)
+    assert [probe.loss(zero) for _ in range(10)] == [first] * 10
+    assert model.calls == 0
+    assert all(torch.equal(x, old) for (x, _), old in zip(batches, before, strict=True))
+    for x, _ in batches:
+        x.zero_()  # the probe keeps data of its own
+    assert probe.loss(zero) == first
+
+
+def test_threads_may_share_a_probe():
+    probe = Probe(linear(), "cross_entropy", pairs(), dtype=torch.float64)
+    deltas = [torch.full((probe.size,), 0.1 * k, dtype=torch.float64) for k in range(8)]
+    alone = [probe.hvp(delta, delta) for delta in deltas]
+    flag = torch.backends.mha.get_fastpath_enabled()
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            together = list(pool.map(lambda delta: probe.hvp(delta, delta), deltas))
+            assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+    assert torch.backends.mha.get_fastpath_enabled() == flag
+
+
+def test_vectors_made_in_inference_mode_are_accepted():
+    probe = Probe(linear(), "cross_entropy", pairs())
+    with torch.inference_mode():
+        delta = 0.1 * torch.ones(probe.size)
+        inside = probe.gradient(delta), probe.losses(delta[None]), probe.hvp(delta, delta)
+    delta = 0.1 * torch.ones(probe.size)
+    assert torch.equal(inside[0], probe.gradient(delta))
+    assert torch.equal(inside[1], probe.losses(delta[None]))
+    assert torch.equal(inside[2], probe.hvp(delta, delta))

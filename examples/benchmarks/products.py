@@ -427,29 +427,28 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.backends.mha.set_fastpath_enabled(False)  # inference only; curvlinops would fall into it
-    results = {}
+    record: dict[str, Any] = {
+        "what": "products of the Hessian with a block of vectors",
+        "vectors": VECTORS,
+        "batches": [BATCH, BATCH],
+        "rounds": options.rounds,
+        "device": options.device,
+        "peers": {package: version(package) for package in PACKAGES},
+        "models": {},
+    }
     for name in options.models:
-        results[name] = measure(name, options.rounds, options.device)
-        show(name, results[name])
+        record["models"][name] = measure(name, options.rounds, options.device)
+        show(name, record["models"][name])
+        write_record(options.out, record)  # after every model, so that an interrupt keeps it
         gc.collect()
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "missing"
-    write_record(
-        options.out,
-        {
-            "what": "products of the Hessian with a block of vectors",
-            "vectors": VECTORS,
-            "batches": [BATCH, BATCH],
-            "rounds": options.rounds,
-            "device": options.device,
-            "peers": versions,
-            "models": results,
-        },
-    )
+
+
+def version(package: str) -> str:
+    """Installed version."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "missing"
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ Array = NDArray[np.float64]
 # A Ritz pair whose residual is this share of the largest |eigenvalue| counts as known: its value
 # is then off by the square of that, and it is projected out of the probes.
 _KNOWN = 1e-4
+# ... and small against the value itself, or one huge eigenvalue would make all others known.
+_SETTLED = 1e-2
 _KEPT_VECTORS = 5
 _LEAST_BASIS = 8
 
@@ -50,7 +52,8 @@ def compute_spectrum(
     basis = krylov(operator, start, request.steps, generator=generator, max_basis=plan.max_basis)
     scale = float(np.abs(basis.values).max())
     complete = len(basis.values) == operator.size
-    known = (basis.residuals <= _KNOWN * scale) | complete
+    settled = np.minimum(_KNOWN * scale, _SETTLED * np.abs(basis.values))
+    known = (basis.residuals <= settled) | complete
     deflated = _Deflated(operator, basis.combine(basis.vectors[:, known]))
     samples, chains = [], []
     for group in [] if complete else plan.groups:
@@ -83,6 +86,7 @@ def compute_spectrum(
         layer_exact=_inside(basis, layers),
         layer_samples=dict(zip(layers, joined[2:], strict=True)),
         chains=chains,
+        rounding=4 * torch.finfo(operator.dtype).eps * scale,
     )
 
 

@@ -94,6 +94,7 @@ class Spectrum:
         layer_exact: ``trace_exact`` by layer.
         layer_samples: ``trace_samples`` by layer, each (probes,).
         chains: Lanczos runs of the probes on the rest of the space.
+        rounding: Size below which an eigenvalue is rounding of the products.
     """
 
     size: int
@@ -108,6 +109,7 @@ class Spectrum:
     layer_exact: dict[str, float]
     layer_samples: dict[str, Array]
     chains: Sequence[Chain]
+    rounding: float = 0.0
 
     @property
     def complete(self) -> bool:
@@ -136,7 +138,9 @@ class Spectrum:
 
     def absolute_sum(self, function: Function) -> SpectralSum:
         """Tr f(|A|) with sampling and quadrature error."""
-        return absolute_sum(self.chains, function, eigenvalues=self.known_values)
+        return absolute_sum(
+            self.chains, function, eigenvalues=self.known_values, rounding=self.rounding
+        )
 
     def density(self, grid: Array, width: float) -> tuple[Array, Array]:
         """Smoothed spectral density on a grid and its standard error."""

@@ -70,7 +70,11 @@ class SpectralSum:
 
 
 def absolute_sum(
-    chains: Sequence[Chain], function: Function, *, eigenvalues: Array | None = None
+    chains: Sequence[Chain],
+    function: Function,
+    *,
+    eigenvalues: Array | None = None,
+    rounding: float = 0.0,
 ) -> SpectralSum:
     """Estimates tr f(|A|) from chains and known eigenvalues.
 
@@ -79,6 +83,8 @@ def absolute_sum(
             unit-variance random vectors (so that each chain's mass is its share of the dimension).
         function: f on an array of non-negative numbers, such as ``lambda x: x**0.5``.
         eigenvalues: Eigenvalues known from elsewhere, whose vectors the chains exclude.
+        rounding: Size below which an eigenvalue is rounding; what those count for is added to the
+            quadrature error.
 
     Returns:
         The sum with its errors.
@@ -103,9 +109,21 @@ def absolute_sum(
     return SpectralSum(
         exact=exact,
         samples=last[0] + place * (last[1] - last[0]),
-        quadrature_error=error,
+        quadrature_error=error + _noise(chains, function, rounding),
         bracket=(bounds[0], bounds[1]),
     )
+
+
+def _noise(chains: Sequence[Chain], function: Function, rounding: float) -> float:
+    """What eigenvalues that cannot be told from zero may add at most."""
+    if rounding <= 0:
+        return 0.0
+    rules = [chain.quadrature() for chain in chains if chain.mass > 0]
+    count = float(
+        np.mean([weights[np.abs(nodes) <= rounding].sum() for nodes, weights in rules] or [0.0])
+    )
+    step = function(np.array([rounding])) - function(np.zeros(1))
+    return count * float(np.abs(step)[0])
 
 
 def _place(gauss: Array, radau: Array) -> tuple[float, float]:

@@ -54,11 +54,8 @@ class Batches:
         self._cached: list[Any] | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        if self._cached is not None:
-            yield from self._cached
-        else:
-            for batch in self._data:
-                yield self._move(batch)
+        for batch in self._data if self._cached is None else self._cached:
+            yield self._move(batch)
 
     def walk(self) -> tuple[list[str], int]:
         """Walks the source once and returns a hash per batch and the size of all in bytes."""
@@ -84,6 +81,13 @@ class Batches:
         return _map(batch, self._device, self._dtype)
 
 
+def owned(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The tensor in a device and dtype, and usable by autograd if made in inference mode."""
+    with torch.inference_mode(False):
+        moved = tensor.detach().to(device=device, dtype=dtype)
+        return moved.clone() if moved.is_inference() else moved
+
+
 def tensors(batch: Any) -> Iterator[Tensor]:
     """All tensors of a nested batch, in order."""
     if isinstance(batch, Tensor):
@@ -99,9 +103,8 @@ def tensors(batch: Any) -> Iterator[Tensor]:
 def _map(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
     if isinstance(batch, Tensor):
         floating = batch.is_floating_point()
-        # Cloned outside inference mode, so that autograd may save it.
-        moved = batch.detach().to(device=device, dtype=dtype if floating else batch.dtype)
-        return moved.clone() if moved.is_inference() else moved
+        # Always a copy: an in-place first layer must not reach the user's data, nor the next pass.
+        return batch.detach().to(device=device, dtype=dtype if floating else batch.dtype, copy=True)
     if isinstance(batch, Mapping):
         moved_items = {key: _map(value, device, dtype) for key, value in batch.items()}
         if isinstance(batch, dict) and type(batch) is not dict:

@@ -92,6 +92,11 @@ def checked_pass(snapshot: Snapshot, space: ParamSpace, batches: Batches) -> Bas
             f"{first.loss:.8g} and {second.loss:.8g}): the forward pass is random; the likely "
             "cause is dropout or noise that ignores eval mode"
         )
+    if len(first.unused) == len(space.names):
+        raise ValueError(
+            "no gradient reaches any parameter; an objective given as a callable must evaluate the "
+            "model it is handed, loss(model, batch), not one of its own"
+        )
     if first.unused:
         logger.warning("no gradient reaches %s", ", ".join(first.unused))
     return first

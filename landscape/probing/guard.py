@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -11,6 +12,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from landscape.probing.walls import EXPLAINED
+
+_ONE_AT_A_TIME = threading.RLock()
 
 
 @contextmanager
@@ -46,8 +49,10 @@ def evaluation(device: torch.device, *, gradient: bool, recurrent: bool = False)
         TypeError: If the model checkpoints activations, or is compiled and differentiated twice.
         RuntimeError: What the evaluation raises otherwise.
     """
-    fast_path = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
+        # The settings are global and functional calls swap parameters on the shared snapshot.
+        stack.enter_context(_ONE_AT_A_TIME)
+        fast_path = torch.backends.mha.get_fastpath_enabled()
         stack.enter_context(random_state())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.set_grad_enabled(gradient))

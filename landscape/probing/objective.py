@@ -234,7 +234,7 @@ def _pair(batch: Any) -> tuple[Any, Tensor]:
 def _like(targets: Tensor, outputs: Tensor, name: str) -> Tensor:
     if targets.shape != outputs.shape:
         # Silent broadcasting of (N,) against (N, 1) would make an (N, N) loss.
-        if targets.numel() != outputs.numel():
+        if targets.squeeze().shape != outputs.squeeze().shape:
             raise ValueError(
                 f"{name} needs targets shaped like the outputs {tuple(outputs.shape)}, got "
                 f"{tuple(targets.shape)}"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from landscape.probing.batches import Batches
+from landscape.probing.batches import Batches, owned
 from landscape.probing.checking import BasePass, checked_pass
 from landscape.probing.objective import Objective, as_objective
 from landscape.probing.operator import CurvatureOperator
@@ -239,8 +239,8 @@ class Probe:
         """
         if delta is None:
             return self._base.gradient.clone()
-        total = torch.zeros_like(self._weights)
         with self._evaluating(gradient=True, delta=self._offset(delta)) as point:
+            total = torch.zeros_like(point)
             point.requires_grad_()
             for batch in self._batches:
                 terms = self._snapshot.terms(self.space.split(point), batch)
@@ -302,9 +302,9 @@ class Probe:
     @contextmanager
     def _evaluating(self, *, gradient: bool, delta: Tensor | None = None) -> Iterator[Tensor]:
         """Settings of an evaluation, and the point w + delta with its batch-norm statistics."""
-        point = self._weights.clone() if delta is None else self._weights + delta
         with ExitStack() as stack:
             stack.enter_context(self._snapshot.evaluating(gradient=gradient))
+            point = self._weights.detach() + (0 if delta is None else delta)
             if delta is not None and self._snapshot.recalibrates:
                 stack.enter_context(
                     self._snapshot.calibrated(self.space.split(point), self._batches)
@@ -321,7 +321,7 @@ class Probe:
                 f"{name} must have shape ({self.size},), one entry per trainable parameter, got "
                 f"{tuple(vector.shape)}"
             )
-        return vector.detach().to(device=self.device, dtype=self.dtype)
+        return owned(vector, self.device, self.dtype)
 
     def _rows(self, rows: Tensor, name: str) -> Tensor:
         if rows.dim() != 2 or rows.shape[1] != self.size:
@@ -329,7 +329,7 @@ class Probe:
                 f"{name} must have rows of {self.size} entries, one per trainable parameter, got "
                 f"shape {tuple(rows.shape)}"
             )
-        return rows.detach().to(device=self.device, dtype=self.dtype)
+        return owned(rows, self.device, self.dtype)
 
     def operator(self, name: Operator = "hessian") -> CurvatureOperator:
         """The Hessian ("hessian") or Gauss-Newton matrix ("ggn") as a symmetric operator."""

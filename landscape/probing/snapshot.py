@@ -33,7 +33,7 @@ class Snapshot(nn.Module):
             stored), "recalibrate" re-estimates the running statistics at every perturbed point.
 
     Raises:
-        TypeError: If the model cannot be copied.
+        TypeError: If the model cannot be copied or holds complex tensors.
         ValueError: If ``batch_norm`` is unknown.
     """
 
@@ -50,6 +50,15 @@ class Snapshot(nn.Module):
         if batch_norm not in get_args(BatchNormMode):
             raise ValueError(
                 f"batch_norm must be one of {get_args(BatchNormMode)}, got {batch_norm!r}"
+            )
+        if complex_ones := [
+            name
+            for name, tensor in (*model.named_parameters(), *model.named_buffers())
+            if tensor.is_complex()
+        ]:
+            raise TypeError(
+                f"the model holds complex tensors ({', '.join(complex_ones[:5])}), which a real "
+                "precision would cut in half; keep them as pairs of real ones (view_as_real)"
             )
         try:
             with torch.inference_mode(False):
@@ -68,6 +77,7 @@ class Snapshot(nn.Module):
         self.batch_norm = batch_norm
         self.recurrent = any(isinstance(module, nn.RNNBase) for module in copied.modules())
         self.model.eval()
+        self._recalibrating = False
         self._norms = [module for module in copied.modules() if isinstance(module, _BatchNorm)]
         for norm in self._norms:
             use_fixed_statistics(norm)
@@ -97,6 +107,10 @@ class Snapshot(nn.Module):
 
     def _call(self, parameters: Mapping[str, Tensor], part: str, batch: Any) -> Any:
         replaced = {f"model.{name}": tensor for name, tensor in parameters.items()}
+        if not self._recalibrating:  # what a forward pass writes to buffers is not kept
+            replaced |= {
+                f"model.{name}": tensor.clone() for name, tensor in self.model.named_buffers()
+            }
         # Non-re-entrant checkpoints would recompute later, with the weights of another point.
         with torch.autograd.graph.disable_saved_tensors_hooks(CHECKPOINTING):
             return torch.func.functional_call(self, replaced, (part, batch), tie_weights=True)
@@ -134,6 +148,7 @@ class Snapshot(nn.Module):
             norm.running_var = torch.ones_like(cast(Tensor, norm.running_var))
             norm.training = True
         seen = 0
+        self._recalibrating = True
         try:
             with self.evaluating(gradient=False):
                 for batch in batches:
@@ -143,6 +158,7 @@ class Snapshot(nn.Module):
                         norm.momentum = count / seen
                     self.terms(parameters, batch)
         finally:
+            self._recalibrating = False
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.training, norm.momentum = False, momentum
 

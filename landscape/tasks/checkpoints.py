@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,15 +51,15 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 def _torch(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({_first_line(error)}); it is truncated, corrupted or no torch "
-            "checkpoint"
-        ) from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is no plain state_dict: {_first_line(error)}; save model.state_dict() with "
             "torch.save or safetensors"
+        ) from error
+    except Exception as error:  # a broken file makes the unpickler raise almost anything
+        raise CheckpointError(
+            f"{path} cannot be read ({type(error).__name__}: {_first_line(error)}); it is "
+            "truncated, corrupted or no torch checkpoint"
         ) from error
     if not isinstance(state, Mapping):
         raise CheckpointError(
