@@ -191,7 +191,8 @@ class Probe:
             ValueError: If the shape of ``deltas`` is wrong.
         """
         deltas = self._rows(deltas, "deltas")
-        sums = torch.zeros(len(deltas), dtype=torch.float64, device=self.device)
+        with torch.inference_mode(False):
+            sums = torch.zeros(len(deltas), dtype=torch.float64, device=self.device)
         if self._snapshot.recalibrates:
             for row, delta in enumerate(deltas):
                 with self._evaluating(gradient=False, delta=delta) as point:
