@@ -191,21 +191,24 @@ class Probe:
             ValueError: If the shape of ``deltas`` is wrong.
         """
         deltas = self._rows(deltas, "deltas")
-        with torch.inference_mode(False):
-            sums = torch.zeros(len(deltas), dtype=torch.float64, device=self.device)
+        sums = [0.0] * len(deltas)
         if self._snapshot.recalibrates:
             for row, delta in enumerate(deltas):
                 with self._evaluating(gradient=False, delta=delta) as point:
                     for batch in self._batches:
-                        sums[row] += self._snapshot.terms(self.space.split(point), batch).total
+                        sums[row] += float(
+                            self._snapshot.terms(self.space.split(point), batch).total
+                        )
         else:  # the batches outside, so that each is fetched once for all points
             with self._evaluating(gradient=False):
                 for batch in self._batches:
                     for row, delta in enumerate(deltas):
                         point = self._weights + delta
-                        sums[row] += self._snapshot.terms(self.space.split(point), batch).total
+                        sums[row] += float(
+                            self._snapshot.terms(self.space.split(point), batch).total
+                        )
         self._meter.count(forwards=len(deltas))
-        return (sums / self.terms).cpu()
+        return torch.tensor(sums, dtype=torch.float64) / self.terms
 
     def term_losses(self, delta: Tensor | None = None) -> Tensor | None:
         """The loss of every term in the order of the data, (T,) float64.
