@@ -54,8 +54,11 @@ class Batches:
         self._cached: list[Any] | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in self._data if self._cached is None else self._cached:
-            yield self._move(batch)
+        if self._cached is not None:
+            yield from self._cached
+        else:
+            for batch in self._data:
+                yield place(batch, self._device, self._dtype, copy=False)
 
     def walk(self) -> tuple[list[str], int]:
         """Walks the source once and returns a hash per batch and the size of all in bytes."""
@@ -75,10 +78,9 @@ class Batches:
     def keep(self, size: int) -> None:
         """Keeps the moved batches on the device if their size in bytes allows it."""
         if size <= _CACHE_BYTES:
-            self._cached = [self._move(batch) for batch in self._data]
-
-    def _move(self, batch: Any) -> Any:
-        return _map(batch, self._device, self._dtype)
+            self._cached = [
+                place(batch, self._device, self._dtype, copy=True) for batch in self._data
+            ]
 
 
 def owned(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -100,20 +102,24 @@ def tensors(batch: Any) -> Iterator[Tensor]:
             yield from tensors(value)
 
 
-def _map(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
+def place(batch: Any, device: torch.device, dtype: torch.dtype, *, copy: bool) -> Any:
+    """A nested batch on a device, floating tensors in a dtype, optionally always a copy."""
     if isinstance(batch, Tensor):
         floating = batch.is_floating_point()
-        # Always a copy: an in-place first layer must not reach the user's data, nor the next pass.
-        return batch.detach().to(device=device, dtype=dtype if floating else batch.dtype, copy=True)
+        return batch.detach().to(
+            device=device,
+            dtype=dtype if floating else batch.dtype,
+            copy=copy or batch.is_inference(),
+        )
     if isinstance(batch, Mapping):
-        moved_items = {key: _map(value, device, dtype) for key, value in batch.items()}
+        moved_items = {key: place(value, device, dtype, copy=copy) for key, value in batch.items()}
         if isinstance(batch, dict) and type(batch) is not dict:
             return type(batch)(moved_items)
         return moved_items if type(batch) is dict else _rebuild(batch, moved_items, device)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_map(value, device, dtype) for value in batch))
+        return type(batch)(*(place(value, device, dtype, copy=copy) for value in batch))
     if isinstance(batch, list | tuple):
-        return type(batch)(_map(value, device, dtype) for value in batch)
+        return type(batch)(place(value, device, dtype, copy=copy) for value in batch)
     return batch.to(device) if hasattr(batch, "to") else batch
 
 

@@ -195,20 +195,17 @@ class Probe:
         if self._snapshot.recalibrates:
             for row, delta in enumerate(deltas):
                 with self._evaluating(gradient=False, delta=delta) as point:
-                    for batch in self._batches:
-                        sums[row] += float(
-                            self._snapshot.terms(self.space.split(point), batch).total
-                        )
+                    sums[row] = sum(self._total(point, batch) for batch in self._batches)
         else:  # the batches outside, so that each is fetched once for all points
             with self._evaluating(gradient=False):
                 for batch in self._batches:
                     for row, delta in enumerate(deltas):
-                        point = self._weights + delta
-                        sums[row] += float(
-                            self._snapshot.terms(self.space.split(point), batch).total
-                        )
+                        sums[row] += self._total(self._weights + delta, batch)
         self._meter.count(forwards=len(deltas))
         return torch.tensor(sums, dtype=torch.float64) / self.terms
+
+    def _total(self, point: Tensor, batch: Any) -> float:
+        return float(self._snapshot.terms(self.space.split(point), batch).total)
 
     def term_losses(self, delta: Tensor | None = None) -> Tensor | None:
         """The loss of every term in the order of the data, (T,) float64.
@@ -389,9 +386,7 @@ class Probe:
 
     def provenance(self) -> dict[str, Any]:
         """Identity, size, settings, software and machine."""
-        batched = {
-            name: "batched" if on else "loop" for name, on in self._curvature.batched.items()
-        }
+        batched = {k: "batched" if on else "loop" for k, on in self._curvature.batched.items()}
         return {
             **self.identity(),
             "size": self.size,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from landscape.probing.batches import Batches, tensors
+from landscape.probing.batches import Batches, place, tensors
 from landscape.probing.fixed_norm import use_fixed_statistics
 from landscape.probing.guard import evaluation
 from landscape.probing.objective import Objective, Terms
@@ -73,7 +73,7 @@ class Snapshot(nn.Module):
             parameter.requires_grad_(False)
         self.model = copied.to(device=device, dtype=dtype)
         self.objective = objective
-        self.device = device
+        self.device, self.dtype = device, dtype
         self.batch_norm = batch_norm
         self.recurrent = any(isinstance(module, nn.RNNBase) for module in copied.modules())
         self.model.eval()
@@ -111,6 +111,8 @@ class Snapshot(nn.Module):
             replaced |= {
                 f"model.{name}": tensor.clone() for name, tensor in self.model.named_buffers()
             }
+        # A copy, so that an in-place first layer reaches neither the user's data nor the next pass.
+        batch = place(batch, self.device, self.dtype, copy=True)
         # Non-re-entrant checkpoints would recompute later, with the weights of another point.
         with torch.autograd.graph.disable_saved_tensors_hooks(CHECKPOINTING):
             return torch.func.functional_call(self, replaced, (part, batch), tie_weights=True)
