@@ -41,6 +41,7 @@ study: $(VENV)/.installed-test ## rerun the benchmarks; their JSON goes to docs/
 	$(BIN)/python examples/benchmarks/products.py
 	$(BIN)/python examples/benchmarks/spectral_audit.py
 	$(BIN)/python examples/benchmarks/memory.py
+	$(BIN)/python examples/benchmarks/tables.py
 
 clean: ## remove caches, builds and the demo report, but keep .venv
 	rm -rf build dist *.egg-info htmlcov .coverage $(REPORT)

@@ -11,7 +11,7 @@ The contenders take turns in random order within every round, so that a slow pha
 hits all alike. Of each the median over rounds is quoted, divided by 8 and by the same run's
 gradient (plain autograd over the same two batches). All contenders must agree within 1e-3.
 
-- landscape, warm: ``Probe.hvp`` as it comes; the graphs of the gradient are kept between calls.
+- landscape, warm: ``Probe.hvp`` with room to keep the graphs of both batches (8 GiB allowed).
 - landscape, cold: ``graph_memory=0``; the graph of every batch is rebuilt in each call.
 - PyHessian: ``hessian(...).dataloader_hv_product``, one vector a call.
 - curvlinops: ``HessianLinearOperator @ block``, batched by vmap.

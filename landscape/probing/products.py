@@ -17,6 +17,9 @@ from landscape.probing.space import ParamSpace
 Operator = Literal["hessian", "ggn"]
 Products = Literal["auto", "loop", "batched", "finite_difference"]
 
+# A smaller block says little about what batching is worth for larger ones.
+_TELLING_BLOCK = 4
+
 _GRAPHS: dict[
     Operator, Callable[[Snapshot, ParamSpace, Tensor, Any], HessianGraph | GaussNewtonGraph]
 ] = {
@@ -116,11 +119,9 @@ class CurvatureProducts:
         return graph
 
     def _block(self, operator: Operator, graph: Graph, vectors: Tensor, total: Tensor) -> None:
-        batched = len(vectors) > 1
-        if batched:
-            if operator not in self.batched:
-                self.batched[operator] = self._batching_pays(graph, vectors)
-            batched = self.batched[operator]
+        if operator not in self.batched and len(vectors) >= _TELLING_BLOCK:
+            self.batched[operator] = self._batching_pays(graph, vectors)
+        batched = len(vectors) > 1 and self.batched.get(operator, False)
         graph.add_products(total, vectors, batched=batched)
 
     def _batching_pays(self, graph: Graph, vectors: Tensor) -> bool:
