@@ -47,6 +47,8 @@ class Measure(ABC):
     formula: ClassVar[str]
     #: Paper and equation.
     source: ClassVar[str]
+    #: Heading under which reports show it.
+    group: ClassVar[str] = "Other"
     #: Order of the passes it takes.
     cost_class: ClassVar[CostClass]
     #: Keys of TRANSFORMATIONS that leave it unchanged.
@@ -83,14 +85,16 @@ class Measure(ABC):
         """Name and what distinguishes it: "renyi-sharpness[alpha=2]"."""
         shown = {key for variant in self.variants for key in variant}
         told = [
-            f"{entry.name}={getattr(self, entry.name):g}"
-            if isinstance(getattr(self, entry.name), float)
-            else f"{entry.name}={getattr(self, entry.name)}"
+            f"{entry.name}={_text(getattr(self, entry.name))}"
             for entry in fields(self)
             if entry.name not in self.budget
-            and (entry.name in shown or getattr(self, entry.name) != entry.default)
+            and (entry.name in shown or getattr(self, entry.name) != self.default_of(entry.name))
         ]
         return self.name + (f"[{','.join(told)}]" if told else "")
+
+    def default_of(self, name: str) -> Any:
+        """What a field is where nothing is said; a default may depend on other fields."""
+        return type(self).__dataclass_fields__[name].default
 
     @final
     def compute(self, probe: Probe, seed: int = 0) -> Result:
@@ -137,9 +141,13 @@ class Measure(ABC):
         )
 
 
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def evidence_key(probe: Probe, request: Evidence[Any]) -> str:
     """Short name of a piece of evidence on a probe, the same for every measure that reads it."""
-    text = json.dumps([repr(request), list(probe.space.names)])
+    text = json.dumps([repr(request), list(probe.space.names), probe.variant])
     kind = type(request).__name__.removesuffix("Request").lower()
     return f"{kind}-{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}"
 

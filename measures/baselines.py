@@ -18,6 +18,7 @@ class GradientNorm(Measure):
     meaning: ClassVar[str] = "Distance from stationarity: zero at a critical point."
     formula: ClassVar[str] = "‖∇L(w)‖₂"
     source: ClassVar[str] = "definition"
+    group: ClassVar[str] = "Baselines"
     cost_class: ClassVar[CostClass] = "free"
     invariances: ClassVar[tuple[str, ...]] = ("permutation",)
 
@@ -35,6 +36,7 @@ class ParameterNorm(Measure):
     meaning: ClassVar[str] = "Size of the weights."
     formula: ClassVar[str] = "‖w‖₂"
     source: ClassVar[str] = "definition"
+    group: ClassVar[str] = "Baselines"
     cost_class: ClassVar[CostClass] = "free"
     invariances: ClassVar[tuple[str, ...]] = ("loss", "permutation")
 
@@ -56,6 +58,7 @@ class TrainLoss(Measure):
     meaning: ClassVar[str] = "Loss at the checkpoint on the data of the probe."
     formula: ClassVar[str] = "L(w)"
     source: ClassVar[str] = "definition"
+    group: ClassVar[str] = "Baselines"
     cost_class: ClassVar[CostClass] = "free"
     invariances: ClassVar[tuple[str, ...]] = ("layer", "neuron", "norm", "attention", "permutation")
 

@@ -8,10 +8,8 @@ from typing import Any
 from landscape.measures.base import Measure
 from landscape.measures.registry import available, expand
 
-_STANDARD = (
-    "train-loss",
-    "gradient-norm",
-    "parameter-norm",
+_BASELINES = ("train-loss", "gradient-norm", "parameter-norm")
+_SPECTRUM = (
     "hessian-top-eigenvalue",
     "hessian-bottom-eigenvalue",
     "hessian-trace",
@@ -20,13 +18,56 @@ _STANDARD = (
     "effective-dimension",
     "renyi-sharpness",
 )
+_CHEAP = (
+    "average-sharpness",
+    "noise-stability",
+    "low-pass-sharpness",
+    "sam-gap",
+    "critical-sharpness",
+)
+_WORST_CASE = ("max-sharpness", "min-sharpness", "bilateral-sharpness", "adaptive-sharpness")
+_NOISE = (
+    "average-sharpness",
+    "adaptive-average-sharpness",
+    "tilted-sharpness",
+    "noise-stability",
+    "low-pass-sharpness",
+)
+_ONE_STEP = ("sam-gap", "critical-sharpness")
+_EXAMPLES = ("fisher-trace", "fisher-rao-norm", "gradient-covariance-trace")
 
-#: Names and budget of each preset; in Hessian products: 90, 300, and 820 for the network and as
-#: many (cheaper ones) for every layer's block.
-PRESETS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "quick": (_STANDARD, {"steps": 30, "probes": 5, "probe_steps": 12}),
-    "standard": (_STANDARD, {}),
-    "full": (_STANDARD, {"steps": 100, "probes": 12, "probe_steps": 60, "layers": True}),
+Part = tuple[tuple[str, ...], dict[str, Any]]
+
+#: Names with their budgets. In Hessian products: 90, 300, and 820 for the network and as many
+#: (cheaper ones) for every layer's block. In perturbed losses of each noise: 20, 100, and 100 at
+#: each of five radii.
+PRESETS: dict[str, tuple[Part, ...]] = {
+    "quick": (
+        (_BASELINES, {}),
+        (_SPECTRUM, {"steps": 30, "probes": 5, "probe_steps": 12}),
+        (_CHEAP, {"samples": 20}),
+    ),
+    "standard": (
+        (_BASELINES, {}),
+        (_SPECTRUM, {}),
+        (_WORST_CASE, {}),
+        (_NOISE, {}),
+        (_ONE_STEP, {}),
+        (_EXAMPLES, {}),
+    ),
+    "full": (
+        (_BASELINES, {}),
+        (_SPECTRUM, {"steps": 100, "probes": 12, "probe_steps": 60, "layers": True}),
+        ((*_WORST_CASE, "keskar-sharpness"), {"scan": "around", "steps": 50}),
+        ((*_NOISE, "local-entropy"), {"scan": "around"}),
+        (("pac-bayes-flatness",), {}),
+        (
+            ("sam-gap", "friendly-gap", "momentum-gap", "sparse-gap", "micro-batch-gap"),
+            {"scan": "around"},
+        ),
+        (("critical-sharpness",), {}),
+        (_EXAMPLES, {"points": None}),
+    ),
 }
 
 
@@ -44,8 +85,8 @@ def resolve(measures: str | Sequence[str | Measure]) -> list[Measure]:
     """
     if isinstance(measures, str):
         if measures in PRESETS:
-            names, budget = PRESETS[measures]
-            return expand(names, **budget)
+            parts = PRESETS[measures]
+            return [measure for names, budget in parts for measure in expand(names, **budget)]
         if measures not in available():
             measures = [part.strip() for part in measures.split(",") if part.strip()]
         else:

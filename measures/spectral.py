@@ -26,6 +26,7 @@ class SpectralMeasure(Measure):
             are in ``diagnostics["layers"]``.
     """
 
+    group: ClassVar[str] = "Spectrum"
     budget: ClassVar[frozenset[str]] = frozenset({"steps", "probes", "probe_steps", "layers"})
 
     operator: Operator = "hessian"

@@ -8,6 +8,7 @@ import pytest
 
 from landscape.results import Cost, Estimate, Result, Status, Table
 from landscape.viz import render_report, sections, write_report
+from landscape.viz.report import formula
 
 SHARED = {"spectrum-1": Cost(products=40, seconds=2.0, peak_memory=2**20)}
 ABOUT = {
@@ -137,7 +138,8 @@ def test_page_loads_nothing(written):
     page = written[1].read_text(encoding="utf-8")
     addresses = re.findall(r"(?:src|href)\s*=\s*[\"']([^\"']*)", page)
     assert addresses
-    assert all(address.startswith("data:image/svg+xml;base64,") for address in addresses)
+    own = ("data:image/svg+xml;base64,", "#")
+    assert all(address.startswith(own) for address in addresses)
     assert not re.search(r"@import|url\(|<script|<link|<iframe|https?://", page)
 
 
@@ -173,7 +175,7 @@ def test_variants_share_one_description():
         descriptions={"renyi-sharpness": ABOUT},
     )
     assert page.count("What it says.") == 1
-    assert 'rowspan="2"' in page
+    assert 'rowspan="4"' in page  # settings and value, twice
     assert "alpha=0.5" in page
 
 
@@ -182,6 +184,7 @@ def test_formula_has_indices_and_is_escaped():
     assert "λ<sub>max</sub>(H)<sup>2</sup> &lt; 1" in page
 
 
+POINT = {"points": [{"at": 0.1, "value": 1.0}]}
 EVIL_ROW = {"ours": None, "low": None, "high": None, "peer_value": None, "inside": None} | (
     dict.fromkeys(("quantity", "peer", "note"), EVIL)
 )
@@ -199,6 +202,10 @@ EVIL_ROW = {"ours": None, "low": None, "high": None, "peer_value": None, "inside
         (result("a"), {"descriptions": {"a": dict.fromkeys(ABOUT, EVIL)}}),
         (result("a", evidence={EVIL: Cost()}), {}),
         (exact("a", 1.0, layers={EVIL: {"value": 1.0}}), {}),
+        (result("a"), {"descriptions": {"a": ABOUT | {"group": EVIL}}}),
+        (exact("a", 1.0, scan={"points": [{"at": 1.0, "message": EVIL}]}), {}),
+        (exact(EVIL, 1.0, scan={"points": [{"at": 1.0, "value": 1.0}, {"at": 2.0}]}), {}),
+        (exact("noise-stability", 1.0, regime=EVIL, scan={"parameter": "sigma"} | POINT), {}),
         (result("a"), {"extras": {"cross_check": [EVIL_ROW]}}),
     ],
     ids=[
@@ -211,6 +218,10 @@ EVIL_ROW = {"ours": None, "low": None, "high": None, "peer_value": None, "inside
         "description",
         "evidence",
         "layer",
+        "group",
+        "scan message",
+        "scan name",
+        "regime",
         "cross-check",
     ],
 )
@@ -296,3 +307,9 @@ def test_failed_results_make_no_headline():
 def test_headlines_of_several_variants_keep_their_settings():
     records = Table([result("hessian-trace[operator=ggn]")]).to_dict()["results"]
     assert sections.headlines(records)[0]["name"] == "hessian-trace[operator=ggn]"
+
+
+def test_formula_with_braces():
+    assert str(formula("max_{‖δ‖<ρ} a_i^{2k}")) == (
+        "max<sub>‖δ‖&lt;ρ</sub> a<sub>i</sub><sup>2k</sup>"
+    )

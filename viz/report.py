@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from landscape.results import Table, to_json, write_atomically
-from landscape.viz import sections, wording
+from landscape.viz import measure_table, sections, wording
 from landscape.viz.figures import density_figure, layer_figures
+from landscape.viz.scan_figures import noise_figure, scan_figures
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -30,8 +31,8 @@ def write_report(table: Table, folder: Path, descriptions: Descriptions) -> Path
         table: The results of an audit.
         folder: Where to write; made if it does not exist.
         descriptions: By name of a measure its ``meaning``, ``formula``, ``source``,
-            ``cost_class`` and ``invariances``; kept in the report under
-            ``extras["descriptions"]``.
+            ``cost_class``, ``invariances`` and, where it has one, ``group``, the heading it stands
+            under; kept in the report under ``extras["descriptions"]``.
 
     Returns:
         Path of the page.
@@ -73,8 +74,10 @@ def render_report(report: dict[str, Any], descriptions: Descriptions | None = No
             facts=sections.facts(report),
             headlines=sections.headlines(report["results"]),
             task=sections.task_metrics(report),
-            groups=sections.groups(report),
-            shared=sections.shared(report["results"]),
+            groups=measure_table.groups(report),
+            shared=measure_table.shared(report),
+            scans=scan_figures(report["results"]),
+            noise=noise_figure(report["results"]),
             density=density_figure(report["results"]),
             layers=layer_figures(report["results"]),
             checks=sections.checks(report),
@@ -96,7 +99,7 @@ def described(report: dict[str, Any], descriptions: Descriptions) -> dict[str, A
     Returns:
         A new dictionary; the given one is not changed.
     """
-    names = {sections.base_name(record["measure"]) for record in report["results"]}
+    names = {measure_table.base_name(record["measure"]) for record in report["results"]}
     own = {name: dict(entry) for name, entry in descriptions.items() if name in names}
     return {**report, "extras": {**report["extras"], "descriptions": own}}
 
@@ -105,16 +108,19 @@ def formula(text: str) -> Markup:
     """A plain-text formula with its indices lowered and its powers raised, escaped.
 
     Args:
-        text: Such as "λ_max" or "|λ|^α".
+        text: Such as "λ_max", "|λ|^α" or "max_{‖δ‖≤ρ}".
 
     Returns:
         Safe markup.
     """
     import markupsafe
 
-    safe = re.sub(r"_(\w+)", r"<sub>\1</sub>", str(markupsafe.escape(text)))
-    # Only tags around letters and digits are added to what was escaped.
-    return markupsafe.Markup(re.sub(r"\^([\w½]+)", r"<sup>\1</sup>", safe))
+    safe = str(markupsafe.escape(text))
+    # Only tags around whole pieces of what was escaped are added: none holds half an entity.
+    for sign, tag, plain in (("_", "sub", r"\w+"), (r"\^", "sup", r"[\w½]+")):
+        safe = re.sub(rf"{sign}\{{([^{{}}]*)\}}", rf"<{tag}>\1</{tag}>", safe)
+        safe = re.sub(rf"{sign}({plain})", rf"<{tag}>\1</{tag}>", safe)
+    return markupsafe.Markup(safe)
 
 
 def _environment() -> Environment:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from pathlib import PurePath
 from typing import Any
 
 from landscape.results import format_estimate
+from landscape.viz.measure_table import base_name
 from landscape.viz.wording import count, seconds, typeset
 
 # Measures that a reader looks for first, with the words and the sign of a headline.
@@ -21,13 +21,7 @@ _HEADLINES = {
 _TILES = 4
 _METRICS = (("loss", -1), ("accuracy", 1))  # the gap is train − test, times the sign
 _PASSES = ("forwards", "gradients", "products")
-_BLANK = dict.fromkeys(("meaning", "formula", "source", "invariances"), "")
 _MEASURED = ("ok", "not converged", "uncertain")
-
-
-def base_name(label: str) -> str:
-    """Name of a measure without its settings: "renyi-sharpness[alpha=2]" is "renyi-sharpness"."""
-    return label.split("[", 1)[0]
 
 
 def title(report: dict[str, Any]) -> str:
@@ -88,61 +82,6 @@ def task_metrics(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2f} %"
-
-
-def groups(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Results in order, those of one measure together, with its description."""
-    descriptions = report["extras"].get("descriptions", {})
-    marks = {keys: mark for mark, keys, _ in _marks(report["results"])}
-    found = []
-    for name, records in groupby(report["results"], lambda record: base_name(record["measure"])):
-        rows = [
-            {
-                **record,
-                "settings": record["measure"][len(name) :].strip("[]").replace(",", ", "),
-                "passes": sum(record["cost"][kind] for kind in _PASSES),
-                "mark": marks.get(tuple(record["evidence"]), ""),
-            }
-            for record in records
-        ]
-        height = sum(1 + bool(row["message"]) for row in rows)
-        found.append(
-            {
-                "name": name,
-                "height": height,
-                "about": _BLANK | descriptions.get(name, {}),
-                "rows": rows,
-            }
-        )
-    return found
-
-
-def _marks(records: list[dict[str, Any]]) -> list[tuple[str, tuple[str, ...], int]]:
-    """A footnote mark for each set of evidence that results rest on, and how many do."""
-    uses: dict[tuple[str, ...], int] = {}
-    for record in records:
-        keys = tuple(record["evidence"])
-        if keys:
-            uses[keys] = uses.get(keys, 0) + 1
-    return [
-        (chr(ord("a") + place) if place < 26 else str(place + 1), keys, number)
-        for place, (keys, number) in enumerate(uses.items())
-    ]
-
-
-def shared(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Footnotes: what each mark of the table stands for."""
-    costs = {key: cost for record in records for key, cost in record["evidence"].items()}
-    return [
-        {
-            "mark": mark,
-            "uses": number,
-            "passes": sum(costs[key][kind] for key in keys for kind in _PASSES),
-            "seconds": sum(costs[key]["seconds"] for key in keys),
-            "keys": keys,
-        }
-        for mark, keys, number in _marks(records)
-    ]
 
 
 def checks(report: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,7 +1,40 @@
 """What several measures share, computed once on a probe."""
 
+from landscape.evidence.ascent import Ascent, AscentRequest
+from landscape.evidence.example_gradients import ExampleGradients, ExampleGradientsRequest
 from landscape.evidence.lanczos_runs import compute_spectrum
+from landscape.evidence.noise import NoiseLosses, NoiseRequest
+from landscape.evidence.parts import BaseParts, PartsRequest
 from landscape.evidence.spectrum import Spectrum, SpectrumRequest
+from landscape.evidence.stepping import (
+    AgainstFullGradient,
+    AgainstMomentum,
+    AlongGradient,
+    OnFisherMask,
+    Rule,
+    StepRequest,
+    Steps,
+)
 from landscape.evidence.trace import TraceRequest
 
-__all__ = ["Spectrum", "SpectrumRequest", "TraceRequest", "compute_spectrum"]
+__all__ = [
+    "AgainstFullGradient",
+    "AgainstMomentum",
+    "AlongGradient",
+    "Ascent",
+    "AscentRequest",
+    "BaseParts",
+    "ExampleGradients",
+    "ExampleGradientsRequest",
+    "NoiseLosses",
+    "NoiseRequest",
+    "OnFisherMask",
+    "PartsRequest",
+    "Rule",
+    "Spectrum",
+    "SpectrumRequest",
+    "StepRequest",
+    "Steps",
+    "TraceRequest",
+    "compute_spectrum",
+]

@@ -5,14 +5,16 @@ from landscape.probing.objective import (
     CallableObjective,
     CrossEntropy,
     MeanSquaredError,
+    NormalisedLogits,
     Objective,
     Supervised,
     Terms,
     as_objective,
 )
 from landscape.probing.operator import CurvatureOperator
+from landscape.probing.parts import Parts, Products
 from landscape.probing.probe import Probe
-from landscape.probing.products import Operator, Products
+from landscape.probing.products import Operator
 from landscape.probing.requests import Evidence
 from landscape.probing.snapshot import BatchNormMode
 from landscape.probing.space import ParamSpace
@@ -25,9 +27,11 @@ __all__ = [
     "CurvatureOperator",
     "Evidence",
     "MeanSquaredError",
+    "NormalisedLogits",
     "Objective",
     "Operator",
     "ParamSpace",
+    "Parts",
     "Probe",
     "Products",
     "Supervised",

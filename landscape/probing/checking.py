@@ -76,8 +76,8 @@ def checked_pass(snapshot: Snapshot, space: ParamSpace, batches: Batches) -> Bas
         if snapshot.recalibrates:
             snapshot.recalibrate({}, batches)
         data_hash = hashlib.blake2b("".join(hashes).encode(), digest_size=16).hexdigest()
-        first = _gradient_pass(snapshot, space, batches, data_hash)
-        second = _gradient_pass(snapshot, space, batches, data_hash)
+        first = gradient_pass(snapshot, space, batches, data_hash)
+        second = gradient_pass(snapshot, space, batches, data_hash)
     if not (math.isfinite(first.loss) and bool(first.gradient.isfinite().all())):
         raise ValueError(
             f"the loss at the checkpoint is {first.loss} and its gradient has norm "
@@ -102,9 +102,10 @@ def checked_pass(snapshot: Snapshot, space: ParamSpace, batches: Batches) -> Bas
     return first
 
 
-def _gradient_pass(
+def gradient_pass(
     snapshot: Snapshot, space: ParamSpace, batches: Batches, data_hash: str
 ) -> BasePass:
+    """Loss and gradient at the checkpoint, unchecked; one gradient pass."""
     parameters = dict(snapshot.model.named_parameters())
     leaves = {name: parameters[name].detach().requires_grad_() for name in space.names}
     gradient = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}

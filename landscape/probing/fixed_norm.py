@@ -7,6 +7,9 @@ in each argument, and every derivative is again a batch norm or its backward, wh
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -14,6 +17,18 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Tensors = tuple[Tensor, Tensor, Tensor]
+
+_PLAIN: ContextVar[bool] = ContextVar("plain_norms", default=False)
+
+
+@contextmanager
+def plain_norms() -> Iterator[None]:
+    """Torch's own batch norm inside the block: vmap knows its rules, and not those of ours."""
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
 
 
 def use_fixed_statistics(norm: _BatchNorm) -> None:
@@ -25,7 +40,7 @@ def use_fixed_statistics(norm: _BatchNorm) -> None:
 
     def forward(inputs: Tensor) -> Tensor:
         mean, variance = norm.running_mean, norm.running_var
-        if norm.training or mean is None or variance is None:
+        if _PLAIN.get() or norm.training or mean is None or variance is None:
             return plain(inputs)
         norm._check_input_dim(inputs)
         scale = torch.rsqrt(variance + norm.eps)

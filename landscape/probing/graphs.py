@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from landscape.probing.space import ParamSpace
 from landscape.probing.walls import refuse_walls
 
 Tensors = tuple[Tensor, ...]
+Made = TypeVar("Made")
 
 
 class Graph(ABC):
@@ -157,8 +158,8 @@ class _Allocations(TorchDispatchMode):
         return sum(size for reference, size in self._made.values() if not reference.expired())
 
 
-def build_measured(build: Callable[[], Graph]) -> tuple[Graph, int]:
-    """Builds a graph and says how many bytes it keeps alive."""
+def measured(build: Callable[[], Made]) -> tuple[Made, int]:
+    """Builds something with a graph and says how many bytes it keeps alive."""
     with _Allocations() as allocations:
-        graph = build()
-    return graph, allocations.alive()
+        made = build()
+    return made, allocations.alive()

@@ -37,6 +37,10 @@ class Objective(ABC):
     name: str = "objective"
     #: False if ``outputs`` cannot be had; measures that need it then decline.
     has_outputs: bool = True
+    #: True if ``correct`` is there.
+    has_accuracy: bool = False
+    #: True if ``sampled`` is there.
+    samples_targets: bool = False
 
     @abstractmethod
     def outputs(self, model: nn.Module, batch: Any) -> Tensor:
@@ -46,9 +50,41 @@ class Objective(ABC):
     def losses(self, outputs: Tensor, batch: Any) -> Tensor:
         """One loss per term, (T,)."""
 
+    def total(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Sum of the terms, float64; to override where ``losses`` selects terms by the data.
+
+        It runs under vmap, which forbids results whose shape depends on the data.
+
+        Returns:
+            A scalar.
+        """
+        return self.losses(outputs, batch).sum(dtype=torch.float64)
+
+    def correct(self, outputs: Tensor, batch: Any) -> Tensor:  # noqa: ARG002
+        """Whether each prediction is right, (N,) bool; to override where that has a meaning.
+
+        Raises:
+            TypeError: If the objective knows no accuracy.
+        """
+        raise TypeError(f"objective {self.name!r} knows no accuracy")
+
+    def sampled(self, outputs: Tensor, batch: Any, generator: torch.Generator) -> Any:  # noqa: ARG002
+        """The batch with targets drawn from the model's own distribution; to override.
+
+        Raises:
+            TypeError: If the objective is no likelihood.
+        """
+        raise TypeError(
+            f"objective {self.name!r} has no targets to draw from the model's distribution"
+        )
+
     def evaluate(self, model: nn.Module, batch: Any) -> Terms:
         """Sum and number of the terms of a batch."""
         return self.reduce(self.outputs(model, batch), batch)
+
+    def evaluate_total(self, model: nn.Module, batch: Any) -> Tensor:
+        """Sum of the terms of a batch, float64, without their number."""
+        return self.total(self.outputs(model, batch), batch)
 
     def reduce(self, outputs: Tensor, batch: Any) -> Terms:
         """Sum and number of the terms from outputs."""
@@ -79,6 +115,8 @@ class CrossEntropy(Supervised):
     """
 
     name = "cross_entropy"
+    has_accuracy = True
+    samples_targets = True
 
     def __init__(self, *, ignore_index: int = -100) -> None:
         self.ignore_index = ignore_index
@@ -93,28 +131,74 @@ class CrossEntropy(Supervised):
             return losses
         return losses[targets != self.ignore_index]
 
+    def total(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Sum of the losses; those of ignored targets are zero."""
+        losses = functional.cross_entropy(
+            outputs, _pair(batch)[1], reduction="none", ignore_index=self.ignore_index
+        )
+        return losses.sum(dtype=torch.float64)
+
+    def correct(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Whether the largest logit is the target's, for targets that are not ignored."""
+        _, targets = _pair(batch)
+        if targets.is_floating_point():
+            targets = targets.argmax(1)
+        return (outputs.argmax(1) == targets)[targets != self.ignore_index]
+
+    def sampled(self, outputs: Tensor, batch: Any, generator: torch.Generator) -> Any:
+        """Labels drawn from the softmax of the logits; ignored targets stay ignored."""
+        inputs, targets = _pair(batch)
+        chances = outputs.double().softmax(1).movedim(1, -1)
+        # One uniform draw per target, on the CPU, so that every device gets the same labels.
+        draws = torch.rand(chances.shape[:-1], generator=generator, dtype=torch.float64)
+        below = chances.cumsum(-1) < draws.to(chances.device)[..., None]
+        labels = below.sum(-1).clamp_max(chances.shape[-1] - 1)
+        if not targets.is_floating_point():
+            labels = torch.where(targets == self.ignore_index, targets, labels)
+        return type(batch)((inputs, labels))
+
 
 class MeanSquaredError(Supervised):
     """(output - target)^2 per entry, averaged over all entries as ``torch.nn.MSELoss`` does."""
 
     name = "mse"
+    samples_targets = True
 
     def losses(self, outputs: Tensor, batch: Any) -> Tensor:
         """One loss per entry of the outputs."""
         _, targets = _pair(batch)
         return (outputs - _like(targets, outputs, self.name)) ** 2
 
+    def sampled(self, outputs: Tensor, batch: Any, generator: torch.Generator) -> Any:
+        """Targets from N(output, 1/2), whose negative log-likelihood is this loss."""
+        draws = torch.randn(outputs.shape, generator=generator, dtype=torch.float64)
+        noise = (0.5**0.5 * draws).to(device=outputs.device, dtype=outputs.dtype)
+        return type(batch)((_pair(batch)[0], outputs + noise))
+
 
 class BinaryCrossEntropy(Supervised):
     """Binary cross-entropy on logits per entry, for one or many labels per example."""
 
     name = "bce"
+    has_accuracy = True
+    samples_targets = True
 
     def losses(self, outputs: Tensor, batch: Any) -> Tensor:
         """One loss per entry of the outputs."""
         _, targets = _pair(batch)
         targets = _like(targets, outputs, self.name)
         return functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+
+    def correct(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Whether logit and target lie on the same side, per entry."""
+        targets = _like(_pair(batch)[1], outputs, self.name)
+        return ((outputs > 0) == (targets > 0.5)).reshape(-1)
+
+    def sampled(self, outputs: Tensor, batch: Any, generator: torch.Generator) -> Any:
+        """Labels 0 or 1 with the probability of the logit."""
+        draws = torch.rand(outputs.shape, generator=generator, dtype=torch.float64)
+        labels = draws.to(outputs.device) < outputs.double().sigmoid()
+        return type(batch)((_pair(batch)[0], labels.to(outputs.dtype)))
 
 
 class CallableObjective(Objective):
@@ -162,6 +246,10 @@ class CallableObjective(Objective):
         """Not available: a callable gives losses only."""
         return self.outputs(nn.Identity(), (outputs, batch))
 
+    def evaluate_total(self, model: nn.Module, batch: Any) -> Tensor:
+        """Sum of what the function returned."""
+        return self.evaluate(model, batch).total
+
     def evaluate(self, model: nn.Module, batch: Any) -> Terms:
         """Calls the function and reads what it returned."""
         returned = self._function(model, batch)
@@ -185,6 +273,48 @@ class CallableObjective(Objective):
         count = int(self._count(batch))
         total = returned.double() * (count if self._reduction == "mean" else 1)
         return Terms(total, count, None)
+
+
+class NormalisedLogits(Objective):
+    """An objective on logits z -> (z - mean z) / max(||z - mean z||_2, 1e-10), per example.
+
+    The scale of the last layer then no longer matters (Andriushchenko et al. 2023).
+
+    Args:
+        objective: The objective behind it; logits (N, C, ...).
+
+    Raises:
+        TypeError: If the objective gives no outputs.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        if not objective.has_outputs:
+            raise TypeError(
+                "logit normalisation needs the network's outputs, and the objective gives losses "
+                "only; subclass landscape.Objective with outputs() and losses()"
+            )
+        self.name = f"{objective.name}, normalised logits"
+        self.has_accuracy = objective.has_accuracy
+        self._objective = objective
+
+    def outputs(self, model: nn.Module, batch: Any) -> Tensor:
+        """Normalised logits."""
+        logits = self._objective.outputs(model, batch)
+        centred = logits - logits.mean(1, keepdim=True)
+        normalised: Tensor = centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-10)
+        return normalised
+
+    def losses(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Losses of the objective behind it."""
+        return self._objective.losses(outputs, batch)
+
+    def total(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Sum of the losses of the objective behind it."""
+        return self._objective.total(outputs, batch)
+
+    def correct(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Unchanged by the normalisation."""
+        return self._objective.correct(outputs, batch)
 
 
 _NAMED: Mapping[str, type[Objective]] = {

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from landscape.probing.batches import Batches, owned
-from landscape.probing.checking import BasePass, checked_pass
-from landscape.probing.objective import Objective, as_objective
+from landscape.probing.batches import Batches
+from landscape.probing.checking import BasePass, checked_pass, gradient_pass
+from landscape.probing.cutting import cut_pass
+from landscape.probing.evaluations import Evaluations
+from landscape.probing.objective import NormalisedLogits, Objective, as_objective
 from landscape.probing.operator import CurvatureOperator
-from landscape.probing.products import CurvatureProducts, Operator, Products, finite_difference
+from landscape.probing.parts import Parts, Products
+from landscape.probing.products import CurvatureProducts, Operator
 from landscape.probing.requests import Evidence, Value_co
 from landscape.probing.snapshot import BatchNormMode, Snapshot
 from landscape.probing.space import ParamSpace
@@ -23,7 +26,7 @@ from landscape.results import Cost, Meter, environment
 GIB = 1 << 30
 
 
-class Probe:
+class Probe(Evaluations):
     """Losses, gradients and curvature products of a model at and near a checkpoint.
 
     The probe is a snapshot: it holds its own copy of the model, so the model given is never
@@ -44,7 +47,10 @@ class Probe:
             stored) or "recalibrate" (running statistics re-estimated at every perturbed point).
         products: "auto", "loop", "batched", or "finite_difference" for models without a double
             backward.
-        graph_memory: Bytes that autograd graphs kept between products may take.
+        graph_memory: Bytes that autograd graphs kept between products, or of points evaluated
+            at once, may take.
+        momentum: The optimiser's last direction (its momentum buffer), (P,) or by parameter name,
+            for measures that ask for it.
 
     Raises:
         TypeError: If the batches cannot be walked many times, or the model cannot be copied.
@@ -59,7 +65,7 @@ class Probe:
         (15, torch.Size([15]))
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, each with a default
         self,
         model: nn.Module,
         objective: str | Objective | Callable[[nn.Module, Any], Any],
@@ -70,6 +76,7 @@ class Probe:
         batch_norm: BatchNormMode = "eval",
         products: Products = "auto",
         graph_memory: int = GIB,
+        momentum: Tensor | Mapping[str, Tensor] | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -93,23 +100,96 @@ class Probe:
         self.model_hash = self._snapshot.content()
         base = checked_pass(self._snapshot, space, self._batches)
         self._meter.count(gradients=2, forwards=float(self._snapshot.recalibrates))
+        self.terms, self.unused = base.terms, base.unused
+        #: What sets a derived probe apart from the one it was derived of.
+        self.variant = ""
         self._span(space, base)
+        self.momentum = None if momentum is None else self._direction(momentum)
 
-    def _span(self, space: ParamSpace, base: BasePass) -> None:
+    def _direction(self, direction: Tensor | Mapping[str, Tensor]) -> Tensor:
+        if not isinstance(direction, Tensor):
+            if missing := [name for name in self.space.names if name not in direction]:
+                raise ValueError(
+                    "momentum must name every trainable parameter; missing are "
+                    f"{', '.join(missing[:5])}"
+                )
+            direction = self.space.flatten({n: direction[n] for n in self.space.names})
+        return self._vector(direction, "momentum")
+
+    def _span(self, space: ParamSpace, base: BasePass | None) -> None:
         """Sets everything that depends on which parameters are probed."""
         self.space = space
-        self._base = base
+        self._known_base = base
         self._weights = space.flatten(dict(self._snapshot.model.named_parameters())).clone()
         self._curvature = CurvatureProducts(
             self._snapshot,
             space,
             self._batches,
-            terms=base.terms,
+            terms=self.terms,
             products=self._way,
             graph_memory=self._graph_memory,
         )
         self._evidence: dict[Hashable, tuple[Any, Cost]] = {}
-        self._parts: dict[tuple[str, ...], Probe] = {}
+        self._derived: dict[Hashable, Probe] = {}
+        self._whole = self._parts_of([self._batches], counts=[self.terms])
+
+    def _parts_of(self, parts: Sequence[Iterable[Any]], **settings: Any) -> Parts:
+        return Parts(
+            self._snapshot,
+            self.space,
+            self._weights,
+            parts,
+            terms=self.terms,
+            meter=self._meter,
+            way=self._way,
+            memory=self._graph_memory,
+            **settings,
+        )
+
+    def parts(self, size: int | None = None, points: int | None = None) -> Parts:
+        """The data in disjoint parts, each with a mean loss of its own.
+
+        Args:
+            size: Examples a part; None makes one part of all.
+            points: Use only the first so many examples; None uses all.
+
+        Returns:
+            The parts. Examples left over at the end make none, unless they are all there are.
+
+        Raises:
+            ValueError: If a number is not positive.
+        """
+        if min(size or 1, points or 1) < 1:
+            raise ValueError(f"size and points must be positive, got {size} and {points}")
+        if size is None and points is None:
+            return self._whole
+
+        def terms(batch: Any) -> int:
+            with self._snapshot.evaluating(gradient=False):
+                return self._snapshot.terms(self.space.split(self._weights), batch).count
+
+        parts, as_asked = cut_pass(self._batches, size=size, points=points, terms=terms)
+        return self._parts_of(parts, as_asked=as_asked)
+
+    @property
+    def objective(self) -> Objective:
+        """The objective."""
+        return self._snapshot.objective
+
+    @property
+    def _base(self) -> BasePass:
+        if self._known_base is None:  # of a derived probe, when it is first asked for
+            with self._snapshot.evaluating(gradient=True):
+                self._known_base = gradient_pass(
+                    self._snapshot, self.space, self._batches, self.variant
+                )
+            self._meter.count(gradients=1)
+        return self._known_base
+
+    @property
+    def uses_batch_statistics(self) -> bool:
+        """Whether a loss depends on the other examples of its batch, through batch norm."""
+        return self._snapshot.uses_batch_statistics
 
     def restrict(self, patterns: str | Sequence[str]) -> Probe:
         """A probe on the subspace of parameters matching shell-style patterns.
@@ -129,208 +209,64 @@ class Probe:
         part = self.space.select(patterns)
         if part.names == self.space.names:
             return self
-        if part.names not in self._parts:
+        if part.names not in self._derived:
             probe = copy.copy(self)
             probe._span(part, self._base.restricted(self.space, part))
-            self._parts[part.names] = probe
-        return self._parts[part.names]
+            if self.momentum is not None:
+                probe.momentum = part.flatten(self.space.split(self.momentum))
+            self._derived[part.names] = probe
+        return self._derived[part.names]
 
-    @property
-    def size(self) -> int:
-        """P, the number of trainable parameters, tied ones counted once."""
-        return self.space.size
+    def normalised_logits(self) -> Probe:
+        """A probe on the same model and data whose logits are centred and of length one.
 
-    @property
-    def objective(self) -> Objective:
-        """The objective."""
-        return self._snapshot.objective
-
-    @property
-    def terms(self) -> int:
-        """Number of loss terms (examples, tokens, entries) in one pass over the data."""
-        return self._base.terms
-
-    @property
-    def unused(self) -> tuple[str, ...]:
-        """Trainable parameters that no gradient reaches."""
-        return self._base.unused
-
-    def weights(self) -> Tensor:
-        """A copy of the checkpoint's parameters, (P,)."""
-        return self._weights.clone()
-
-    def loss(self, delta: Tensor | None = None) -> float:
-        """Mean loss over all terms at an offset from the checkpoint.
-
-        Args:
-            delta: Offset, (P,); None is the checkpoint itself (known, costs nothing).
+        It shares model, data and meter with this probe.
 
         Returns:
-            L(w + delta), summed in float64.
+            The probe; the same object at every call.
 
         Raises:
-            ValueError: If the shape of ``delta`` is wrong.
+            TypeError: If the objective gives no outputs.
         """
-        if delta is None:
-            return self._base.loss
-        return float(self.losses(self._vector(delta, "delta")[None])[0])
+        if "normalised logits" not in self._derived:
+            snapshot = self._snapshot.with_objective(NormalisedLogits(self.objective))
+            self._derived["normalised logits"] = self._other("normalised logits", snapshot)
+        return self._derived["normalised logits"]
 
-    def losses(
-        self,
-        deltas: Tensor,  # (K, P)
-    ) -> Tensor:  # (K,), float64, on the CPU
-        """Mean losses at K offsets from the checkpoint.
+    def sampled_targets(self, seed: int) -> Probe:
+        """A probe on the same model whose targets are drawn from the model's own distribution.
+
+        It shares the model and the meter with this probe. One forward pass.
 
         Args:
-            deltas: Offsets, (K, P).
+            seed: Of the draws.
 
         Returns:
-            L(w + delta) for each, (K,) float64.
+            The probe; the same object for the same seed.
 
         Raises:
-            ValueError: If the shape of ``deltas`` is wrong.
+            TypeError: If the objective is no likelihood on batches (inputs, targets).
         """
-        deltas = self._rows(deltas, "deltas")
-        sums = [0.0] * len(deltas)
-        if self._snapshot.recalibrates:
-            for row, delta in enumerate(deltas):
-                with self._evaluating(gradient=False, delta=delta) as point:
-                    sums[row] = sum(self._total(point, batch) for batch in self._batches)
-        else:  # the batches outside, so that each is fetched once for all points
-            with self._evaluating(gradient=False):
+        variant = f"targets drawn with seed {seed}"
+        if variant not in self._derived:
+            generator = torch.Generator().manual_seed(seed)
+            point, drawn = self.space.split(self._weights), []
+            with self._snapshot.evaluating(gradient=False):
                 for batch in self._batches:
-                    for row, delta in enumerate(deltas):
-                        sums[row] += self._total(self._weights + delta, batch)
-        self._meter.count(forwards=len(deltas))
-        return torch.tensor(sums, dtype=torch.float64) / self.terms
+                    outputs = self._snapshot.outputs(point, batch)
+                    drawn.append(self.objective.sampled(outputs, batch, generator))
+            self._meter.count(forwards=1)
+            batches = Batches(drawn, self.device, self.dtype)
+            self._derived[variant] = self._other(variant, self._snapshot, batches)
+        return self._derived[variant]
 
-    def _total(self, point: Tensor, batch: Any) -> float:
-        return float(self._snapshot.terms(self.space.split(point), batch).total)
-
-    def term_losses(self, delta: Tensor | None = None) -> Tensor | None:
-        """The loss of every term in the order of the data, (T,) float64.
-
-        Args:
-            delta: Offset, (P,); None is the checkpoint.
-
-        Returns:
-            One loss a term on the CPU, or None if the objective gives only sums.
-        """
-        found: list[Tensor] = []
-        with self._evaluating(gradient=False, delta=self._offset(delta)) as point:
-            for batch in self._batches:
-                losses = self._snapshot.terms(self.space.split(point), batch).losses
-                if losses is None:
-                    return None
-                found.append(losses.double().cpu())
-        self._meter.count(forwards=1)
-        return torch.cat(found)
-
-    def gradient(self, delta: Tensor | None = None) -> Tensor:  # (P,)
-        """Gradient of the mean loss at an offset from the checkpoint.
-
-        Args:
-            delta: Offset, (P,); None is the checkpoint itself (known, costs nothing).
-
-        Returns:
-            The gradient, (P,).
-
-        Raises:
-            ValueError: If the shape of ``delta`` is wrong.
-        """
-        if delta is None:
-            return self._base.gradient.clone()
-        with self._evaluating(gradient=True, delta=self._offset(delta)) as point:
-            total = torch.zeros_like(point)
-            point.requires_grad_()
-            for batch in self._batches:
-                terms = self._snapshot.terms(self.space.split(point), batch)
-                if terms.total.requires_grad:
-                    total += torch.autograd.grad(terms.total, point)[0]
-        self._meter.count(gradients=1)
-        return total / self.terms
-
-    def hvp(self, v: Tensor, delta: Tensor | None = None) -> Tensor:
-        """Products of the Hessian of the mean loss with one or K vectors.
-
-        Args:
-            v: (P,) or (K, P).
-            delta: Offset at which the Hessian is taken, (P,); None is the checkpoint.
-
-        Returns:
-            H v, shaped like ``v``. Exact up to rounding, unless the probe was made with
-            ``products="finite_difference"``.
-
-        Raises:
-            ValueError: If a shape is wrong.
-        """
-        return self._product("hessian", v, delta)
-
-    def ggnvp(self, v: Tensor, delta: Tensor | None = None) -> Tensor:
-        """Products of the generalised Gauss-Newton matrix with one or K vectors.
-
-        G = 1/T sum over terms of J^T (d2 loss / d outputs2) J, J the Jacobian of the outputs
-        (Schraudolph 2002); positive semi-definite for losses convex in the outputs.
-
-        Args:
-            v: (P,) or (K, P).
-            delta: Offset at which it is taken, (P,); None is the checkpoint.
-
-        Returns:
-            G v, shaped like ``v``.
-
-        Raises:
-            TypeError: If the objective is a callable that gives no outputs.
-            ValueError: If a shape is wrong.
-        """
-        return self._product("ggn", v, delta)
-
-    def _product(self, operator: Operator, v: Tensor, delta: Tensor | None) -> Tensor:
-        vectors = self._rows(v[None] if v.dim() == 1 else v, "v")
-        offset = self._offset(delta)
-        if self._way == "finite_difference" and operator == "hessian":
-
-            def gradient(step: Tensor) -> Tensor:
-                return self.gradient(step if offset is None else offset + step)
-
-            product = finite_difference(gradient, vectors, self._weights)
-        else:
-            with self._evaluating(gradient=True, delta=offset) as point:
-                product = self._curvature.apply(operator, vectors, point, at_base=offset is None)
-            self._meter.count(products=len(vectors))
-        return product[0] if v.dim() == 1 else product
-
-    @contextmanager
-    def _evaluating(self, *, gradient: bool, delta: Tensor | None = None) -> Iterator[Tensor]:
-        """Settings of an evaluation, and the point w + delta with its batch-norm statistics."""
-        with ExitStack() as stack:
-            stack.enter_context(self._snapshot.evaluating(gradient=gradient))
-            point = self._weights.detach() + (0 if delta is None else delta)
-            if delta is not None and self._snapshot.recalibrates:
-                stack.enter_context(
-                    self._snapshot.calibrated(self.space.split(point), self._batches)
-                )
-                self._meter.count(forwards=1)
-            yield point
-
-    def _offset(self, delta: Tensor | None) -> Tensor | None:
-        return None if delta is None else self._vector(delta, "delta")
-
-    def _vector(self, vector: Tensor, name: str) -> Tensor:
-        if vector.shape != (self.size,):
-            raise ValueError(
-                f"{name} must have shape ({self.size},), one entry per trainable parameter, got "
-                f"{tuple(vector.shape)}"
-            )
-        return owned(vector, self.device, self.dtype)
-
-    def _rows(self, rows: Tensor, name: str) -> Tensor:
-        if rows.dim() != 2 or rows.shape[1] != self.size:
-            raise ValueError(
-                f"{name} must have rows of {self.size} entries, one per trainable parameter, got "
-                f"shape {tuple(rows.shape)}"
-            )
-        return owned(rows, self.device, self.dtype)
+    def _other(self, variant: str, snapshot: Snapshot, batches: Batches | None = None) -> Probe:
+        probe = copy.copy(self)
+        probe.variant = variant
+        probe._snapshot = snapshot
+        probe._batches = batches or self._batches
+        probe._span(self.space, None)
+        return probe
 
     def operator(self, name: Operator = "hessian") -> CurvatureOperator:
         """The Hessian ("hessian") or Gauss-Newton matrix ("ggn") as a symmetric operator."""
@@ -367,7 +303,7 @@ class Probe:
     def release(self) -> None:
         """Drops the autograd graphs kept between products."""
         self._curvature.release()
-        for part in self._parts.values():
+        for part in self._derived.values():
             part.release()
 
     def identity(self) -> dict[str, Any]:

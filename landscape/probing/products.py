@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from landscape.probing.batches import Batches
-from landscape.probing.graphs import GaussNewtonGraph, Graph, HessianGraph, build_measured
+from landscape.probing.graphs import GaussNewtonGraph, Graph, HessianGraph, measured
+from landscape.probing.parts import Products
 from landscape.probing.snapshot import Snapshot
 from landscape.probing.space import ParamSpace
 
 Operator = Literal["hessian", "ggn"]
-Products = Literal["auto", "loop", "batched", "finite_difference"]
 
 # A smaller block says little about what batching is worth for larger ones.
 _TELLING_BLOCK = 4
@@ -112,7 +112,7 @@ class CurvatureProducts:
             return build()
         if key in self._sizes:  # measured before, and it did not fit
             return build()
-        graph, self._sizes[key] = build_measured(build)
+        graph, self._sizes[key] = measured(build)
         if self._used + self._sizes[key] <= self._budget:
             self._used += self._sizes[key]
             self._kept[key] = graph

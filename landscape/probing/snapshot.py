@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, cast, get_args
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from landscape.probing.batches import Batches, place, tensors
+from landscape.probing.batches import place, tensors
 from landscape.probing.fixed_norm import use_fixed_statistics
 from landscape.probing.guard import evaluation
 from landscape.probing.objective import Objective, Terms
@@ -86,9 +86,11 @@ class Snapshot(nn.Module):
                 norm.training, norm.track_running_stats = True, False
 
     def forward(self, part: str, batch: Any) -> Terms | Tensor:
-        """Terms of the objective, or the outputs alone, on a batch."""
+        """Terms of the objective, their sum alone, or the outputs alone, on a batch."""
         if part == "outputs":
             return self.objective.outputs(self.model, batch)
+        if part == "total":
+            return self.objective.evaluate_total(self.model, batch)
         return self.objective.evaluate(self.model, batch)
 
     def terms(self, parameters: Mapping[str, Tensor], batch: Any) -> Terms:
@@ -97,6 +99,17 @@ class Snapshot(nn.Module):
         if not isinstance(terms, Terms):
             raise TypeError(f"Objective.evaluate must return Terms, got {type(terms).__name__}")
         return terms
+
+    def total(self, parameters: Mapping[str, Tensor], batch: Any) -> Tensor:
+        """Sum of the losses of a batch, as vmap can evaluate it."""
+        total: Tensor = self._call(parameters, "total", batch)
+        return total
+
+    def with_objective(self, objective: Objective) -> Snapshot:
+        """The same model and settings under another objective."""
+        other = copy.copy(self)
+        other.objective = objective
+        return other
 
     def outputs(self, parameters: Mapping[str, Tensor], batch: Any) -> Tensor:
         """Outputs on a batch with some parameters replaced by name."""
@@ -122,12 +135,19 @@ class Snapshot(nn.Module):
         return evaluation(self.device, gradient=gradient, recurrent=self.recurrent)
 
     @property
+    def uses_batch_statistics(self) -> bool:
+        """Whether batch norm takes its statistics from the data at hand."""
+        return self.batch_norm != "eval" and bool(self._norms)
+
+    @property
     def recalibrates(self) -> bool:
         """Whether every new point needs a pass that re-estimates batch-norm statistics."""
         return self.batch_norm == "recalibrate" and bool(self._norms)
 
     @contextmanager
-    def calibrated(self, parameters: Mapping[str, Tensor], batches: Batches) -> Iterator[None]:
+    def calibrated(
+        self, parameters: Mapping[str, Tensor], batches: Iterable[Any]
+    ) -> Iterator[None]:
         """In mode "recalibrate", statistics of this point inside the block, then the old ones."""
         if not self.recalibrates:
             yield
@@ -140,7 +160,7 @@ class Snapshot(nn.Module):
             for norm, mean, variance in before:
                 norm.running_mean, norm.running_var = mean, variance
 
-    def recalibrate(self, parameters: Mapping[str, Tensor], batches: Batches) -> None:
+    def recalibrate(self, parameters: Mapping[str, Tensor], batches: Iterable[Any]) -> None:
         """Re-estimates the running statistics at a point: their mean over batches by size."""
         norms = [norm for norm in self._norms if norm.running_mean is not None]
         momenta = [norm.momentum for norm in norms]

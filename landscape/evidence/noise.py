@@ -1,0 +1,107 @@
+"""Losses under noise: one set of antithetic samples that every noise measure reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from landscape.evidence.ascent import checked_radii
+from landscape.geometry import Euclidean, Geometry, Norm, checked_norm
+from landscape.probing import Probe
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseRequest:
+    """Losses at w + U_j and w - U_j for random U_j.
+
+    With norm "l2" U is Gaussian, N(0, sigma^2 diag(c^2)): standard deviation sigma per parameter,
+    in units of its scale c. With norm "linf" U_i is uniform in [-sigma c_i, sigma c_i]. The same
+    seed gives the same U / sigma for every sigma.
+
+    Args:
+        geometry: Scale c of each parameter.
+        norm: "l2" or "linf".
+        sigma: Noise scale.
+        pairs: Number of U_j, two losses each; at least 2.
+        points: Use only the first so many examples; None uses all.
+        seed: Of the draws.
+        memory: Bytes for the samples that are held at a time.
+    """
+
+    geometry: Geometry = field(default_factory=Euclidean)
+    norm: Norm = "l2"
+    sigma: float = 0.01
+    pairs: int = 50
+    points: int | None = None
+    seed: int = 0
+    memory: int = field(default=256 << 20, repr=False)
+
+    def __post_init__(self) -> None:
+        checked_norm(self.norm)
+        checked_radii((self.sigma,))
+        if self.pairs < 2:
+            raise ValueError(f"pairs must be at least 2, got {self.pairs}")
+
+    def compute(self, probe: Probe) -> NoiseLosses:
+        """Two forward passes over the data for each pair."""
+        ball = self.geometry.ball(probe.weights(), probe.space, self.norm)
+        draw = ball.gaussian if self.norm == "l2" else ball.sample_inside
+        generator = torch.Generator().manual_seed(self.seed)
+        # Of all the data, the loss at the checkpoint is known.
+        parts = None if self.points is None else probe.parts(None, self.points)
+        base = probe.loss() if parts is None else float(parts.base_losses()[0])
+        most = max(1, self.memory // (8 * probe.size * ball.scale.element_size()))
+        plus, minus = [], []
+        for start in range(0, self.pairs, most):
+            count = min(most, self.pairs - start)
+            # Drawn one by one, so that the numbers do not depend on the memory.
+            noise = torch.cat([self.sigma * draw(1, generator) for _ in range(count)])
+            both = torch.cat([noise, -noise])
+            losses = probe.losses(both) if parts is None else parts.losses(both, [0] * len(both))
+            plus.append(losses[:count])
+            minus.append(losses[count:])
+        return NoiseLosses(
+            sigma=self.sigma,
+            base=base,
+            plus=torch.cat(plus).numpy(),
+            minus=torch.cat(minus).numpy(),
+            free=ball.free,
+            precision=torch.finfo(probe.dtype).eps,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseLosses:
+    """Losses of antithetic pairs.
+
+    Args:
+        sigma: Noise scale.
+        base: L(w).
+        plus: L(w + U_j), (pairs,).
+        minus: L(w - U_j), (pairs,).
+        free: Number of parameters that move.
+        precision: Relative rounding of a loss.
+    """
+
+    sigma: float
+    base: float
+    plus: Array
+    minus: Array
+    free: int
+    precision: float
+
+    @property
+    def nonfinite(self) -> int:
+        """Number of losses that are not finite."""
+        return int((~np.isfinite(self.plus)).sum() + (~np.isfinite(self.minus)).sum())
+
+    @property
+    def rises(self) -> Array:
+        """Mean rise of each pair, (L(w + U) + L(w - U)) / 2 - L(w)."""
+        rises: Array = (self.plus + self.minus) / 2 - self.base
+        return rises

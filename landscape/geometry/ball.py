@@ -1,0 +1,200 @@
+"""Balls around a checkpoint: what "within a distance of" means, entry by entry."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+# Bisection halvings: enough for the last bit of a double.
+_HALVINGS = 80
+
+
+class Ball(ABC):
+    """The balls {delta : ||delta / c||_p <= rho} around a checkpoint, all rho at once.
+
+    Entries with c = 0 have no extent: they stay where they are in every direction, projection
+    and sample.
+
+    Args:
+        scale: c, one non-negative scale per parameter, (P,).
+    """
+
+    def __init__(self, scale: Tensor) -> None:
+        self.scale = scale
+        self.free = int((scale > 0).sum())
+        self._inverse = torch.where(scale > 0, 1 / scale.clamp_min(_tiny(scale)), 0)
+
+    @abstractmethod
+    def norm(self, deltas: Tensor) -> Tensor:  # (K, P) -> (K,)
+        """||delta / c||_p, infinite where an entry with c = 0 is not zero."""
+
+    @abstractmethod
+    def project(self, deltas: Tensor, rho: Tensor | float) -> Tensor:
+        """The point of the ball nearest in the ball's own norm, (K, P)."""
+
+    @abstractmethod
+    def project_euclidean(self, deltas: Tensor, rho: float) -> Tensor:
+        """The point of the ball nearest in the Euclidean norm, (K, P)."""
+
+    @abstractmethod
+    def steepest(self, gradients: Tensor) -> Tensor:
+        """Argmax <g, d> over ||d / c||_p <= 1 for each row g; zero where c g is, (K, P)."""
+
+    @abstractmethod
+    def dual_norm(self, gradients: Tensor) -> Tensor:
+        """Max <g, d> over ||d / c||_p <= 1: the first-order rise per rho, (K,)."""
+
+    @abstractmethod
+    def sample_surface(self, count: int, generator: torch.Generator) -> Tensor:
+        """Random points with ||d / c||_p = 1, (count, P)."""
+
+    @abstractmethod
+    def sample_inside(self, count: int, generator: torch.Generator) -> Tensor:
+        """Points uniform in the unit ball, (count, P)."""
+
+    def gaussian(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draws from N(0, diag(c^2)), (count, P)."""
+        return self._draw(torch.randn, count, generator) * self.scale
+
+    def retract(self, deltas: Tensor) -> Tensor:
+        """Offsets of the parameters that tangent vectors lead to; the same in a flat geometry."""
+        return deltas
+
+    def _draw(self, kind: object, count: int, generator: torch.Generator) -> Tensor:
+        # On the CPU and in one precision, so that every device and dtype gets the same numbers.
+        draws = kind(count, len(self.scale), generator=generator)  # type: ignore[operator]
+        found: Tensor = draws.to(device=self.scale.device, dtype=self.scale.dtype)
+        return found * (self.scale > 0)
+
+    def _outside(self, deltas: Tensor) -> Tensor:
+        """Rows that leave the directions of the ball, (K,) bool."""
+        return ((self.scale == 0) & (deltas != 0)).any(1)
+
+
+class L2Ball(Ball):
+    """sum_i (delta_i / c_i)^2 <= rho^2: an ellipsoid, a sphere for c = 1.
+
+    In the coordinates u = delta / c it is round.
+    """
+
+    def coordinates(self, deltas: Tensor) -> Tensor:
+        """U = delta / c, zero where c is."""
+        return deltas * self._inverse
+
+    def offsets(self, coordinates: Tensor) -> Tensor:
+        """Delta = c u."""
+        return coordinates * self.scale
+
+    def slopes(self, gradients: Tensor) -> Tensor:
+        """Gradients by u, c g."""
+        return gradients * self.scale
+
+    def norm(self, deltas: Tensor) -> Tensor:
+        """||delta / c||_2."""
+        norms = _length(deltas * self._inverse)
+        return torch.where(self._outside(deltas), torch.inf, norms)
+
+    def project(self, deltas: Tensor, rho: Tensor | float) -> Tensor:
+        """Radial scaling, the nearest point in the norm ||. / c||_2."""
+        inside = deltas * (self.scale > 0)
+        norms = _length(inside * self._inverse)
+        shrink = (rho / norms.clamp_min(_tiny(deltas))).clamp_max(1)
+        return inside * shrink[:, None]
+
+    def project_euclidean(self, deltas: Tensor, rho: float) -> Tensor:
+        """delta_i = z_i c_i^2 / (c_i^2 + nu), nu the root of the norm's equation by bisection."""
+        squares = self.scale.double() ** 2
+        inside = (deltas * (self.scale > 0)).double()
+        norms = _length(inside * self._inverse)
+        low = torch.zeros(len(deltas), 1, dtype=torch.float64, device=deltas.device)
+        # sum (z c / (c^2 + nu))^2 <= (||z c|| / nu)^2, so that the root lies below this.
+        high = (_length(inside * self.scale) / rho)[:, None]
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            shrunk = inside * self.scale / (squares + middle).clamp_min(_tiny(inside))
+            beyond = (_length(shrunk) > rho)[:, None]
+            low, high = torch.where(beyond, middle, low), torch.where(beyond, high, middle)
+        projected = inside * squares / (squares + high).clamp_min(_tiny(inside))
+        return torch.where((norms > rho)[:, None], projected, inside).to(deltas.dtype)
+
+    def steepest(self, gradients: Tensor) -> Tensor:
+        """c^2 g / ||c g||_2."""
+        lengths = self.dual_norm(gradients)
+        scaled = gradients / _safe(lengths)[:, None].to(gradients.dtype)
+        return scaled * self.scale * self.scale
+
+    def dual_norm(self, gradients: Tensor) -> Tensor:
+        """||c g||_2."""
+        return _length(gradients * self.scale)
+
+    def sample_surface(self, count: int, generator: torch.Generator) -> Tensor:
+        """Uniform on the unit sphere of delta / c."""
+        draws = self._draw(torch.randn, count, generator)
+        return draws / _safe(_length(draws))[:, None] * self.scale
+
+    def sample_inside(self, count: int, generator: torch.Generator) -> Tensor:
+        """Uniform in the ellipsoid: a direction times U^(1/n), n the free entries."""
+        surface = self.sample_surface(count, generator)
+        shares = torch.rand(count, 1, generator=generator, dtype=torch.float64)
+        radii = shares ** (1 / max(self.free, 1))
+        return surface * radii.to(device=surface.device, dtype=surface.dtype)
+
+
+class LinfBall(Ball):
+    """|delta_i| <= rho c_i for every i: a box."""
+
+    def norm(self, deltas: Tensor) -> Tensor:
+        """max_i |delta_i| / c_i."""
+        norms = (deltas.abs() * self._inverse).amax(1)
+        return torch.where(self._outside(deltas), torch.inf, norms)
+
+    def project(self, deltas: Tensor, rho: Tensor | float) -> Tensor:
+        """Clipping, the nearest point in every norm that is a sum over entries."""
+        if isinstance(rho, Tensor):
+            rho = rho[:, None].to(deltas.dtype)
+        limits = self.scale * rho
+        return deltas.clamp(-limits, limits)
+
+    def project_euclidean(self, deltas: Tensor, rho: float) -> Tensor:
+        """Clipping."""
+        return self.project(deltas, rho)
+
+    def steepest(self, gradients: Tensor) -> Tensor:
+        """C sign(g)."""
+        return gradients.sign() * self.scale
+
+    def dual_norm(self, gradients: Tensor) -> Tensor:
+        """||c g||_1."""
+        return (gradients * self.scale).abs().sum(1, dtype=torch.float64)
+
+    def sample_surface(self, count: int, generator: torch.Generator) -> Tensor:
+        """A uniform point of the box, blown up to touch its surface."""
+        draws = self._draw(_uniform, count, generator)
+        return draws / _safe(draws.abs().amax(1))[:, None] * self.scale
+
+    def sample_inside(self, count: int, generator: torch.Generator) -> Tensor:
+        """Uniform in the box."""
+        return self._draw(_uniform, count, generator) * self.scale
+
+
+def _uniform(count: int, size: int, *, generator: torch.Generator) -> Tensor:
+    return 2 * torch.rand(count, size, generator=generator) - 1
+
+
+def _length(rows: Tensor) -> Tensor:
+    """Euclidean length of each row: scaled, so that its squares neither vanish nor overflow."""
+    largest = rows.abs().amax(1, keepdim=True)
+    safe = torch.where(largest.isfinite() & (largest > 0), largest, 1)
+    lengths: Tensor = torch.linalg.vector_norm(rows / safe, dim=1) * safe[:, 0]
+    return lengths
+
+
+def _safe(lengths: Tensor) -> Tensor:
+    """Lengths with zero replaced by one, for rows that are zero throughout."""
+    return torch.where(lengths > 0, lengths, 1)
+
+
+def _tiny(tensor: Tensor) -> float:
+    return torch.finfo(tensor.dtype).tiny

@@ -1,0 +1,217 @@
+"""What a probe evaluates: losses, gradients and curvature products at and near a checkpoint."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from landscape.probing.batches import Batches, owned
+from landscape.probing.checking import BasePass
+from landscape.probing.parts import Parts, Products
+from landscape.probing.products import CurvatureProducts, Operator, finite_difference
+from landscape.probing.snapshot import Snapshot
+from landscape.probing.space import ParamSpace
+from landscape.results import Meter
+
+
+class Evaluations(ABC):
+    """The evaluations of a probe; it says itself of what."""
+
+    space: ParamSpace
+    device: torch.device
+    dtype: torch.dtype
+    terms: int
+    _snapshot: Snapshot
+    _batches: Batches
+    _weights: Tensor
+    _meter: Meter
+    _way: Products
+    _whole: Parts
+    _curvature: CurvatureProducts
+
+    @property
+    @abstractmethod
+    def _base(self) -> BasePass: ...
+
+    @property
+    def size(self) -> int:
+        """P, the number of trainable parameters, tied ones counted once."""
+        return self.space.size
+
+    def weights(self) -> Tensor:
+        """A copy of the checkpoint's parameters, (P,)."""
+        return self._weights.clone()
+
+    def loss(self, delta: Tensor | None = None) -> float:
+        """Mean loss over all terms at an offset from the checkpoint.
+
+        Args:
+            delta: Offset, (P,); None is the checkpoint itself (known, costs nothing).
+
+        Returns:
+            L(w + delta), summed in float64.
+
+        Raises:
+            ValueError: If the shape of ``delta`` is wrong.
+        """
+        if delta is None:
+            return self._base.loss
+        return float(self.losses(self._vector(delta, "delta")[None])[0])
+
+    def losses(
+        self,
+        deltas: Tensor,  # (K, P)
+    ) -> Tensor:  # (K,), float64, on the CPU
+        """Mean losses at K offsets from the checkpoint.
+
+        Args:
+            deltas: Offsets, (K, P).
+
+        Returns:
+            L(w + delta) for each, (K,) float64.
+
+        Raises:
+            ValueError: If the shape of ``deltas`` is wrong.
+        """
+        deltas = self._rows(deltas, "deltas")
+        return self._whole.losses(deltas, [0] * len(deltas))
+
+    def term_losses(self, delta: Tensor | None = None) -> Tensor | None:
+        """The loss of every term in the order of the data, (T,) float64.
+
+        Args:
+            delta: Offset, (P,); None is the checkpoint.
+
+        Returns:
+            One loss a term on the CPU, or None if the objective gives only sums.
+        """
+        found: list[Tensor] = []
+        with self._evaluating(gradient=False, delta=self._offset(delta)) as point:
+            for batch in self._batches:
+                losses = self._snapshot.terms(self.space.split(point), batch).losses
+                if losses is None:
+                    return None
+                found.append(losses.double().cpu())
+        self._meter.count(forwards=1)
+        return torch.cat(found)
+
+    def gradient(self, delta: Tensor | None = None) -> Tensor:  # (P,)
+        """Gradient of the mean loss at an offset from the checkpoint.
+
+        Args:
+            delta: Offset, (P,); None is the checkpoint itself (known, costs nothing).
+
+        Returns:
+            The gradient, (P,).
+
+        Raises:
+            ValueError: If the shape of ``delta`` is wrong.
+        """
+        if delta is None:
+            return self._base.gradient.clone()
+        offset = self._vector(delta, "delta")[None]
+        return self._whole.losses_and_gradients(offset, [0])[1][0]
+
+    def means(self, metric: Callable[[Tensor, Any], Tensor], deltas: Tensor) -> Tensor:
+        """Means over the data of ``metric(outputs, batch)`` at K offsets from the checkpoint.
+
+        Args:
+            metric: Gives one value an example (or token), such as ``probe.objective.correct``,
+                whose mean is the accuracy.
+            deltas: Offsets, (K, P).
+
+        Returns:
+            One mean each, (K,) float64.
+
+        Raises:
+            TypeError: If the objective is a callable that gives no outputs.
+            ValueError: If the shape of ``deltas`` is wrong.
+        """
+        return self._whole.means(metric, self._rows(deltas, "deltas"))
+
+    def hvp(self, v: Tensor, delta: Tensor | None = None) -> Tensor:
+        """Products of the Hessian of the mean loss with one or K vectors.
+
+        Args:
+            v: (P,) or (K, P).
+            delta: Offset at which the Hessian is taken, (P,); None is the checkpoint.
+
+        Returns:
+            H v, shaped like ``v``. Exact up to rounding, unless the probe was made with
+            ``products="finite_difference"``.
+
+        Raises:
+            ValueError: If a shape is wrong.
+        """
+        return self._product("hessian", v, delta)
+
+    def ggnvp(self, v: Tensor, delta: Tensor | None = None) -> Tensor:
+        """Products of the generalised Gauss-Newton matrix with one or K vectors.
+
+        G = 1/T sum over terms of J^T (d2 loss / d outputs2) J, J the Jacobian of the outputs
+        (Schraudolph 2002); positive semi-definite for losses convex in the outputs.
+
+        Args:
+            v: (P,) or (K, P).
+            delta: Offset at which it is taken, (P,); None is the checkpoint.
+
+        Returns:
+            G v, shaped like ``v``.
+
+        Raises:
+            TypeError: If the objective is a callable that gives no outputs.
+            ValueError: If a shape is wrong.
+        """
+        return self._product("ggn", v, delta)
+
+    def _product(self, operator: Operator, v: Tensor, delta: Tensor | None) -> Tensor:
+        vectors = self._rows(v[None] if v.dim() == 1 else v, "v")
+        offset = self._offset(delta)
+        if self._way == "finite_difference" and operator == "hessian":
+
+            def gradient(step: Tensor) -> Tensor:
+                return self.gradient(step if offset is None else offset + step)
+
+            product = finite_difference(gradient, vectors, self._weights)
+        else:
+            with self._evaluating(gradient=True, delta=offset) as point:
+                product = self._curvature.apply(operator, vectors, point, at_base=offset is None)
+            self._meter.count(products=len(vectors))
+        return product[0] if v.dim() == 1 else product
+
+    @contextmanager
+    def _evaluating(self, *, gradient: bool, delta: Tensor | None = None) -> Iterator[Tensor]:
+        """Settings of an evaluation, and the point w + delta with its batch-norm statistics."""
+        with ExitStack() as stack:
+            stack.enter_context(self._snapshot.evaluating(gradient=gradient))
+            point = self._weights.detach() + (0 if delta is None else delta)
+            if delta is not None and self._snapshot.recalibrates:
+                stack.enter_context(
+                    self._snapshot.calibrated(self.space.split(point), self._batches)
+                )
+                self._meter.count(forwards=1)
+            yield point
+
+    def _offset(self, delta: Tensor | None) -> Tensor | None:
+        return None if delta is None else self._vector(delta, "delta")
+
+    def _vector(self, vector: Tensor, name: str) -> Tensor:
+        if vector.shape != (self.size,):
+            raise ValueError(
+                f"{name} must have shape ({self.size},), one entry per trainable parameter, got "
+                f"{tuple(vector.shape)}"
+            )
+        return owned(vector, self.device, self.dtype)
+
+    def _rows(self, rows: Tensor, name: str) -> Tensor:
+        if rows.dim() != 2 or rows.shape[1] != self.size:
+            raise ValueError(
+                f"{name} must have rows of {self.size} entries, one per trainable parameter, got "
+                f"shape {tuple(rows.shape)}"
+            )
+        return owned(rows, self.device, self.dtype)

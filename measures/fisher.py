@@ -1,0 +1,77 @@
+"""What the measures of single examples' gradients have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from landscape.evidence import ExampleGradients, ExampleGradientsRequest
+from landscape.evidence.example_gradients import Targets
+from landscape.measures.base import CostClass, DeclinedError, Measure, Requests
+from landscape.probing import Probe
+from landscape.results import Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleMeasure(Measure):
+    """Fields of the measures of single examples' gradients; equal fields mean shared gradients.
+
+    Args:
+        points: Use only the first so many examples; None uses all.
+    """
+
+    group: ClassVar[str] = "Gradients of examples"
+    cost_class: ClassVar[CostClass] = "medium"
+    invariances: ClassVar[tuple[str, ...]] = ("permutation",)
+
+    points: int | None = 1024
+
+    def __post_init__(self) -> None:
+        self._request(0)  # validates
+
+    @property
+    def _targets(self) -> Targets:
+        return "data"
+
+    def _request(self, seed: int) -> ExampleGradientsRequest:
+        drawn = seed if self._targets == "model" else 0
+        return ExampleGradientsRequest(targets=self._targets, points=self.points, seed=drawn)
+
+    def requests(self, probe: Probe, seed: int) -> Requests:
+        """The gradients of the examples."""
+        request = self._request(seed)
+        if (reason := declined_examples(probe, request)) is not None:
+            raise DeclinedError(reason)
+        return [(probe, request)]
+
+    def estimate(self, probe: Probe, seed: int) -> Estimate:
+        """The functional of the gradients."""
+        found = probe.evidence(self._request(seed))
+        if found is None:  # declined before
+            raise DeclinedError("the batches cannot be cut into single examples")
+        return self.of_gradients(found)
+
+    @abstractmethod
+    def of_gradients(self, gradients: ExampleGradients) -> Estimate:
+        """The measure as a pure function of the gradients' moments."""
+
+
+def declined_examples(probe: Probe, request: ExampleGradientsRequest) -> str | None:
+    """Why there are no gradients of single examples, or None."""
+    if probe.uses_batch_statistics:
+        return (
+            "a single example has no gradient of its own where batch normalisation uses the "
+            "statistics of the batch; use batch_norm='eval'"
+        )
+    if request.targets == "model" and not probe.objective.samples_targets:
+        return (
+            f"the objective {probe.objective.name!r} gives no distribution to draw targets from; "
+            "use kind='empirical', or an Objective with sampled()"
+        )
+    if probe.evidence(request) is None:
+        return (
+            "the batches cannot be cut into single examples: their tensors have no common first "
+            "dimension, or the number of loss terms is no multiple of it"
+        )
+    return None

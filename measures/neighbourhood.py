@@ -1,0 +1,180 @@
+"""What the measures of a neighbourhood have in common: geometry, norm, radii, and their scan."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landscape.geometry import Geometry, Norm, as_geometry, checked_norm
+from landscape.linalg import SampleMean
+from landscape.measures.base import DeclinedError, Measure
+from landscape.probing import Probe
+from landscape.results import Estimate, Status
+
+Array = NDArray[np.float64]
+
+#: Multiples of the radius that ``scan="around"`` stands for.
+AROUND = (0.25, 0.5, 2.0, 4.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeighbourhoodMeasure(Measure):
+    """Fields of every measure of the losses near a checkpoint.
+
+    Subclasses have a radius, the field that ``radius_field`` names. It may be given as a sequence:
+    the first entry is the radius of the value, the others join ``scan``.
+
+    Args:
+        geometry: "euclidean" (c = 1), "elementwise" (c = |w| + eta) or "filterwise" (c = norm of
+            the filter); distances are ||delta / c||.
+        eta: Of the element-wise geometry, in units of the weights.
+        one_dimensional: Of the filter-wise geometry: "exclude", "elementwise" or "tensor" for
+            biases and normalisation parameters.
+        norm: "l2" or "linf".
+        scan: Further radii, whose values are in ``diagnostics["scan"]``; "around" stands for 1/4,
+            1/2, 2 and 4 times the radius.
+        logit_normalisation: Measure the loss of centred logits of length one.
+    """
+
+    budget: ClassVar[frozenset[str]] = frozenset({"scan"})
+    #: Name of the field that holds the radius.
+    radius_field: ClassVar[str] = "rho"
+    #: What the value is: "rise" of the loss, or something that is drawn by itself.
+    quantity: ClassVar[str] = "rise"
+    #: Default radius by norm.
+    radii: ClassVar[Mapping[Norm, float]] = {"l2": 0.05, "linf": 0.002}
+
+    geometry: str = "euclidean"
+    eta: float = 0.0
+    one_dimensional: Literal["exclude", "elementwise", "tensor"] = "exclude"
+    norm: Norm = "l2"
+    scan: tuple[float, ...] | Literal["around"] = ()
+    logit_normalisation: bool = False
+
+    def __post_init__(self) -> None:
+        checked_norm(self.norm)
+        given = getattr(self, self.radius_field)
+        if given is None:
+            given = self.radii[self.norm]
+        first, rest = (given[0], given[1:]) if isinstance(given, Sequence) else (given, ())
+        more: Any = [first * factor for factor in AROUND] if self.scan == "around" else self.scan
+        if isinstance(more, str):
+            raise ValueError(f'scan must be radii or "around", got {more!r}')
+        found = tuple(sorted({float(radius) for radius in (*rest, *more)} - {float(first)}))
+        object.__setattr__(self, self.radius_field, float(first))
+        object.__setattr__(self, "scan", found)
+        if not all(0 < radius < float("inf") for radius in self.all_radii):
+            raise ValueError(
+                f"{self.radius_field} must be positive and finite, got {self.all_radii}"
+            )
+        self._geometry()  # validates it
+
+    @property
+    def radius(self) -> float:
+        """The radius of the value."""
+        radius: float = getattr(self, self.radius_field)
+        return radius
+
+    @property
+    def all_radii(self) -> tuple[float, ...]:
+        """The radius and those of the scan, ascending."""
+        return tuple(sorted({self.radius, *self.scan}))
+
+    def default_of(self, name: str) -> Any:
+        """The default radius depends on the norm."""
+        return self.radii[self.norm] if name == self.radius_field else super().default_of(name)
+
+    def _geometry(self) -> Geometry:
+        return as_geometry(self.geometry, eta=self.eta, one_dimensional=self.one_dimensional)
+
+    def _probe(self, probe: Probe) -> Probe:
+        """The probe that is measured, with normalised logits if asked for."""
+        if not self.logit_normalisation:
+            return probe
+        if not probe.objective.has_outputs:
+            raise DeclinedError(
+                "logit normalisation needs the network's outputs, and the objective gives losses "
+                "only; use an Objective with outputs()"
+            )
+        return probe.normalised_logits()
+
+    def _scanned(self, at: Callable[[float], Estimate]) -> Estimate:
+        """The estimate at the radius, with those of the scan in its diagnostics."""
+        found = {radius: at(radius) for radius in self.all_radii}
+        value = found[self.radius]
+        if not self.scan:
+            return value
+        points = [
+            {
+                "at": radius,
+                "value": estimate.value,
+                "stderr": estimate.stderr,
+                "interval": list(estimate.interval),
+                "status": estimate.status.value,
+                "message": estimate.message,
+            }
+            for radius, estimate in found.items()
+        ]
+        scan = {"parameter": self.radius_field, "quantity": self.quantity, "points": points}
+        return replace(value, diagnostics={**value.diagnostics, "scan": scan})
+
+    @abstractmethod
+    def estimate(self, probe: Probe, seed: int) -> Estimate:
+        """The value at the radius, and the scan."""
+
+
+def of_values(
+    values: Array,
+    *,
+    late: float = 0.0,
+    least: float = -np.inf,
+    what: str = "parts",
+    **diagnostics: Any,
+) -> Estimate:
+    """The mean of one value a part of the data, with a Student-t interval.
+
+    Args:
+        values: Independent values, (n,).
+        late: How much more they might be, for want of iterations; widens the interval upwards.
+        least: Lower limit of the quantity.
+        what: What the values belong to.
+        **diagnostics: Kept with it.
+
+    Returns:
+        The estimate; a single value has no spread, and counts as exact on the data.
+    """
+    count = len(values)
+    mean = (
+        SampleMean.of(values)
+        if count > 1
+        else SampleMean(value=float(values[0]), stderr=0.0, degrees=1)
+    )
+    low, high = mean.interval()
+    wide = high - low > abs(mean.value)
+    message = ""
+    if wide:
+        message = f"The {count} {what} differ widely; use more of the data."
+    return Estimate(
+        value=mean.value,
+        stderr=mean.stderr,
+        interval=(max(low, min(least, mean.value)), high + late),
+        status=Status.UNCERTAIN if wide else Status.OK,
+        message=message,
+        diagnostics={what: count, **diagnostics},
+    )
+
+
+def no_room(geometry: str) -> Estimate:
+    """What a ball without extent gives."""
+    advice = "use eta > 0 or geometry='euclidean'"
+    if geometry == "filterwise":
+        advice = "use another rule for one_dimensional, or geometry='euclidean'"
+    return Estimate.without_value(
+        Status.UNDEFINED,
+        f"the {geometry} ball has no extent: every parameter is zero or left out; {advice}",
+    )

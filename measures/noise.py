@@ -1,0 +1,121 @@
+"""What the noise measures have in common: one set of perturbed losses that all of them read."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from landscape.evidence import NoiseLosses, NoiseRequest
+from landscape.linalg import SampleMean
+from landscape.measures.base import CostClass, Requests
+from landscape.measures.neighbourhood import Array, NeighbourhoodMeasure, no_room
+from landscape.measures.spectral import of_mean
+from landscape.probing import Probe
+from landscape.results import Estimate, Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseMeasure(NeighbourhoodMeasure):
+    """Fields of the measures of losses under noise; equal fields mean shared losses.
+
+    Noise of norm "l2" is Gaussian with standard deviation radius times c per parameter; of norm
+    "linf" it is uniform in [-radius c, radius c]. Samples come in antithetic pairs w + U, w - U.
+
+    Args:
+        samples: Perturbed losses at each radius, even, at least 4.
+        points: Use only the first so many examples; None uses all.
+    """
+
+    group: ClassVar[str] = "Noise"
+    cost_class: ClassVar[CostClass] = "medium"
+    budget: ClassVar[frozenset[str]] = NeighbourhoodMeasure.budget | {"samples"}
+
+    samples: int = 100
+    points: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples < 4 or self.samples % 2:
+            raise ValueError(f"samples must be even and at least 4, got {self.samples}")
+        self._request(self.radius, 0)  # validates the rest
+
+    def _request(self, radius: float, seed: int) -> NoiseRequest:
+        return NoiseRequest(
+            geometry=self._geometry(),
+            norm=self.norm,
+            sigma=radius,
+            pairs=self.samples // 2,
+            points=self.points,
+            seed=seed,
+        )
+
+    def requests(self, probe: Probe, seed: int) -> Requests:
+        """The perturbed losses at every radius."""
+        own = self._probe(probe)
+        return [(own, self._request(radius, seed)) for radius in self.all_radii]
+
+    def estimate(self, probe: Probe, seed: int) -> Estimate:
+        """The functional of the losses, at every radius."""
+        own = self._probe(probe)
+
+        def at(radius: float) -> Estimate:
+            losses = own.evidence(self._request(radius, seed))
+            if not losses.free:
+                return no_room(self.geometry)
+            if losses.nonfinite:
+                return Estimate.without_value(
+                    Status.UNDEFINED,
+                    f"{losses.nonfinite} of {self.samples} perturbed losses are not finite; "
+                    f"reduce {self.radius_field}",
+                )
+            return self.of_losses(losses)
+
+        return self._scanned(at)
+
+    @abstractmethod
+    def of_losses(self, losses: NoiseLosses) -> Estimate:
+        """The measure as a pure function of the losses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanRise(NoiseMeasure):
+    """E[L(w + U)] - L(w), the mean rise of the loss; negative where the loss curves down."""
+
+    rho: float | Sequence[float] | None = None
+
+    def of_losses(self, losses: NoiseLosses) -> Estimate:
+        """Mean over the pairs."""
+        return of_mean(SampleMean.of(losses.rises), samples=self.samples)
+
+
+def log_mean(losses: NoiseLosses, t: float) -> tuple[SampleMean, float]:
+    """(1/t) log mean exp(t (L - L(w))) over all samples, and the effective number of samples.
+
+    Bias and standard error are the jackknife's, leaving out one antithetic pair at a time.
+
+    Args:
+        losses: Of the pairs.
+        t: Tilt, not zero.
+
+    Returns:
+        The estimate, and (sum q)^2 / sum q^2 for the weights q = exp(t L).
+    """
+    powers = t * np.stack([losses.plus, losses.minus]) - t * losses.base  # (2, pairs)
+    highest = powers.max()
+    weights = np.exp(powers - highest)
+    pairs = weights.mean(0)
+    count = len(pairs)
+    left_out = np.maximum(pairs.sum() - pairs, np.finfo(float).tiny) / (count - 1)
+    whole = np.log(pairs.mean())
+    without: Array = np.log(left_out)
+    value = count * whole - (count - 1) * without.mean()
+    error = np.sqrt((count - 1) * np.mean((without - without.mean()) ** 2))
+    effective = float(weights.sum() ** 2 / (weights**2).sum())
+    mean = SampleMean(
+        value=float((value + highest) / t), stderr=float(error / abs(t)), degrees=count - 1
+    )
+    return mean, effective

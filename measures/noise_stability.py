@@ -1,0 +1,106 @@
+"""Noise stability: the curvature that small noise sees, from forward passes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from landscape.evidence import NoiseLosses
+from landscape.geometry import Norm
+from landscape.linalg import SampleMean
+from landscape.measures.noise import NoiseMeasure
+from landscape.measures.spectral import of_mean
+from landscape.probing import Probe
+from landscape.results import Estimate
+
+# Relative departure from the smallest sigma that counts as leaving the quadratic regime.
+_DEPARTURE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseStability(NoiseMeasure):
+    """mean_j [ L(w + U_j) + L(w - U_j) - 2 L(w) ] / sigma^2, U_j ~ N(0, sigma^2 I).
+
+    An unbiased estimate of tr H up to O(sigma^2) (for "linf" of tr H / 3, the variance of the
+    uniform). With several sigma, ``diagnostics["quadratic_up_to"]`` is the largest one up to which
+    none departs from the smallest by more than 5 % beyond its error; ``"regime"`` says it in words.
+    The same U / sigma serve all sigma, so that departures are seen through the sampling error.
+
+    Notes:
+        1. The interval contains the rounding of the losses, eps max(1, L) / sigma^2, which
+           dominates where sigma is very small; it does not contain the O(sigma^2) bias.
+
+    Args:
+        sigma: Standard deviation of the noise, or several.
+
+    Example:
+        >>> import landscape
+        >>> landscape.measures.get("noise-stability", sigma=(0.01, 0.003, 0.03)).all_radii
+        (0.003, 0.01, 0.03)
+    """
+
+    name: ClassVar[str] = "noise-stability"
+    meaning: ClassVar[str] = "Trace of the Hessian as small noise sees it, without differentiation."
+    formula: ClassVar[str] = "E [L(w+U) + L(w−U) − 2L(w)] / σ²"
+    source: ClassVar[str] = "Zhang, Li and Ju 2024 (NSO), the two-point estimate as a measure"
+    invariances: ClassVar[tuple[str, ...]] = ("permutation",)
+    radius_field: ClassVar[str] = "sigma"
+    quantity: ClassVar[str] = "curvature"
+    radii: ClassVar[Mapping[Norm, float]] = {"l2": 0.01, "linf": 0.02}
+
+    sigma: float | Sequence[float] | None = None
+
+    def estimate(self, probe: Probe, seed: int) -> Estimate:
+        """The curvature at every sigma, and how far it stays the same."""
+        found = super().estimate(probe, seed)
+        own = self._probe(probe)
+        scans = [own.evidence(self._request(radius, seed)) for radius in self.all_radii]
+        limit, regime = quadratic_regime(scans)
+        return replace(
+            found, diagnostics={**found.diagnostics, "quadratic_up_to": limit, "regime": regime}
+        )
+
+    def of_losses(self, losses: NoiseLosses) -> Estimate:
+        """Mean over the pairs."""
+        scale = 2 / losses.sigma**2
+        found = of_mean(SampleMean.of(scale * losses.rises), samples=self.samples)
+        rounding = scale / 2 * losses.precision * max(1.0, abs(losses.base))
+        low, high = found.interval
+        return replace(
+            found,
+            interval=(low - rounding, high + rounding),
+            diagnostics={**found.diagnostics, "rounding": rounding},
+        )
+
+
+def quadratic_regime(scans: Sequence[NoiseLosses]) -> tuple[float | None, str]:
+    """The largest sigma up to which the curvature is that of the smallest, and a sentence.
+
+    Args:
+        scans: Losses of the same noise at ascending sigma.
+
+    Returns:
+        The limit, None where it is not established, and the words.
+    """
+    usable = [losses for losses in scans if losses.free and not losses.nonfinite]
+    if len(usable) < 2:
+        return None, "One noise scale only: the quadratic regime is not established."
+    least = usable[0]
+    reference = 2 / least.sigma**2 * least.rises
+    limit = least.sigma
+    for losses in usable[1:]:
+        change = 2 / losses.sigma**2 * losses.rises - reference
+        shift = SampleMean.of(change)
+        low, high = shift.interval()
+        room = _DEPARTURE * abs(float(np.mean(reference)))
+        if low > room or high < -room:
+            departure = 100 * shift.value / abs(float(np.mean(reference)))
+            return limit, (
+                f"The loss is quadratic up to σ = {limit:g}; at σ = {losses.sigma:g} the curvature "
+                f"differs by {departure:+.0f} % from that at σ = {least.sigma:g}."
+            )
+        limit = losses.sigma
+    return limit, f"The loss is quadratic up to σ = {limit:g}, the largest one measured."

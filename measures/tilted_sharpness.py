@@ -1,0 +1,76 @@
+"""Tilted sharpness: between the mean and the maximum of the loss under noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from landscape.evidence import NoiseLosses
+from landscape.geometry import Norm
+from landscape.linalg import SampleMean
+from landscape.measures.noise import NoiseMeasure, log_mean
+from landscape.measures.spectral import of_mean
+from landscape.results import Estimate, Status
+
+# With fewer effective samples the largest loss alone sets the value.
+_COLLAPSED = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiltedSharpness(NoiseMeasure):
+    """L^t(w) - L(w) = (1/t) log E[ exp(t L(w + eps)) ] - L(w), eps ~ N(0, rho^2 I).
+
+    t = 0 is the plain mean, the average sharpness; t to infinity the maximum over the support of
+    the noise. On a quadratic at its minimum it is -1/(2t) sum_i log(1 - t rho^2 lambda_i) where
+    t rho^2 lambda_max < 1, and infinite beyond. t goes with the loss: L -> c L needs t -> t / c.
+
+    Notes:
+        1. The training method clips the noise to a radius and adds a SAM step; the measure is the
+           objective itself, with plain noise.
+        2. The effective sample size (sum q)^2 / sum q^2, q = exp(t L), is in the diagnostics. Below
+           2 the value is a lower bound set by the largest loss seen, and the status says so.
+
+    Args:
+        rho: Standard deviation of the noise, or several.
+        t: Tilt, not negative.
+
+    Example:
+        >>> import landscape
+        >>> landscape.measures.get("tilted-sharpness", t=5.0).label
+        'tilted-sharpness[t=5]'
+    """
+
+    name: ClassVar[str] = "tilted-sharpness"
+    meaning: ClassVar[str] = "Rise of the loss under noise, high losses weighted up by exp(tL)."
+    formula: ClassVar[str] = "(1/t) log E exp(t L(w+ρε)) − L(w)"
+    source: ClassVar[str] = "Li, Zhou and Bilmes 2025 (Tilted SAM), the objective"
+    invariances: ClassVar[tuple[str, ...]] = ("permutation",)
+    radii: ClassVar[Mapping[Norm, float]] = {"l2": 0.01, "linf": 0.02}
+    variants: ClassVar[tuple[dict[str, Any], ...]] = tuple(
+        {"t": t} for t in (0.0, 1.0, 5.0, 20.0, 100.0)
+    )
+
+    rho: float | Sequence[float] | None = None
+    t: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.t < math.inf:
+            raise ValueError(f"t must be finite and not negative, got {self.t}")
+
+    def of_losses(self, losses: NoiseLosses) -> Estimate:
+        """The log-mean-exp with the jackknife's error."""
+        if self.t == 0:
+            return of_mean(SampleMean.of(losses.rises), samples=self.samples)
+        mean, effective = log_mean(losses, self.t)
+        found = of_mean(mean, samples=self.samples, effective_samples=effective)
+        if effective >= _COLLAPSED:
+            return found
+        return replace(
+            found,
+            status=Status.UNCERTAIN,
+            message=f"Only {effective:.1f} of {self.samples} samples count, so that the largest "
+            "loss seen sets the value, a lower bound; reduce t or rho, or raise samples.",
+        )
