@@ -114,7 +114,7 @@ def _planned_passes(probe: Probe, measures: Sequence[Measure], seed: int) -> flo
     for measure in measures:
         try:
             for part, request in measure.requests(probe, seed):
-                planned[evidence_key(part, request)] = getattr(request, "products", 0)
+                planned[evidence_key(part, request)] = getattr(request, "passes", 0)
         except Exception:  # noqa: BLE001 - said by the measure itself when its turn comes
             continue
     return sum(planned.values())

@@ -116,7 +116,7 @@ def _open(
     import torch
 
     from landscape.probing import Probe
-    from landscape.tasks import get_task
+    from landscape.tasks import get_task, load_momentum
 
     task = get_task(name)
     path = task.default_checkpoint() if checkpoint is None else checkpoint
@@ -127,6 +127,7 @@ def _open(
         task.train_batches(samples=samples),
         device=device,
         dtype=getattr(torch, dtype.value),
+        momentum=load_momentum(path, model),
     )
     return task, path, probe, task.metrics(model)
 
@@ -167,6 +168,7 @@ def _write(table: Table, folder: Path, *, as_json: bool) -> None:
             "meaning": measure.meaning,
             "formula": measure.formula,
             "source": measure.source,
+            "group": measure.group,
             "cost_class": measure.cost_class,
             "invariances": ", ".join(measure.invariances),
         }
@@ -196,7 +198,7 @@ def _show(table: Table) -> None:
         ("passes", "right"),
         ("seconds", "right"),
     ):
-        grid.add_column(heading, justify=side)  # type: ignore[arg-type]
+        grid.add_column(heading, justify=side, overflow="fold")  # type: ignore[arg-type]
     for result in table:
         shared = "*" if result.evidence else ""
         grid.add_row(
@@ -206,14 +208,14 @@ def _show(table: Table) -> None:
             else "-",
             escape(format_interval(result.interval)) if result.status.measured else "",
             result.status.value,
-            f"{result.cost.passes:g}{shared}",
+            f"{round(result.cost.passes, 1):g}{shared}",
             f"{result.cost.seconds:.2f}{shared}",
         )
     console.print(grid)
     cost = table.cost
     console.print(
-        f"Total: {cost.products:g} curvature products, {cost.gradients:g} gradients, "
-        f"{cost.forwards:g} forward passes, {cost.seconds:.1f} s. "
+        f"Total: {cost.products:g} curvature products, {round(cost.gradients, 1):g} gradients, "
+        f"{round(cost.forwards, 1):g} forward passes, {cost.seconds:.1f} s. "
         "* computed once and shared by all rows with the same mark.",
         highlight=False,
     )

@@ -89,6 +89,7 @@ class Measure(ABC):
             for entry in fields(self)
             if entry.name not in self.budget
             and (entry.name in shown or getattr(self, entry.name) != self.default_of(entry.name))
+            and (getattr(self, entry.name) is not False or entry.default is not False)
         ]
         return self.name + (f"[{','.join(told)}]" if told else "")
 

@@ -19,7 +19,7 @@ class BilateralSharpness(BallSharpness):
     Example:
         >>> import landscape
         >>> landscape.measures.get("bilateral-sharpness").label
-        'bilateral-sharpness[one_step=False]'
+        'bilateral-sharpness'
     """
 
     name: ClassVar[str] = "bilateral-sharpness"

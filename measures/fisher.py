@@ -24,6 +24,7 @@ class ExampleMeasure(Measure):
     group: ClassVar[str] = "Gradients of examples"
     cost_class: ClassVar[CostClass] = "medium"
     invariances: ClassVar[tuple[str, ...]] = ("permutation",)
+    budget: ClassVar[frozenset[str]] = frozenset({"points"})
 
     points: int | None = 1024
 

@@ -34,7 +34,7 @@ class FisherTrace(ExampleMeasure):
 
     name: ClassVar[str] = "fisher-trace"
     meaning: ClassVar[str] = "Mean squared norm of the gradients of single examples."
-    formula: ClassVar[str] = "tr F = E ‖∇ℓ(x, y)‖²"
+    formula: ClassVar[str] = "tr F = E ‖∇L(x, y)‖²"
     source: ClassVar[str] = "Kunstner, Balles and Hennig 2019, eq. 2 (model) and 3 (empirical)"
     variants: ClassVar[tuple[dict[str, Any], ...]] = ({"kind": "empirical"}, {"kind": "model"})
 

@@ -26,7 +26,7 @@ class GradientCovarianceTrace(ExampleMeasure):
 
     name: ClassVar[str] = "gradient-covariance-trace"
     meaning: ClassVar[str] = "Gradient noise: spread of the gradients of single examples."
-    formula: ClassVar[str] = "tr Cov(∇ℓᵢ)"
+    formula: ClassVar[str] = "tr Cov(∇Lᵢ)"
     source: ClassVar[str] = "Jiang et al. 2020, appendix (gradient noise)"
 
     def of_gradients(self, gradients: ExampleGradients) -> Estimate:

@@ -44,6 +44,8 @@ class NeighbourhoodMeasure(Measure):
     budget: ClassVar[frozenset[str]] = frozenset({"scan"})
     #: Name of the field that holds the radius.
     radius_field: ClassVar[str] = "rho"
+    #: What the radius is: of a "ball", the length of a "step", or the scale of a "noise".
+    scan_kind: ClassVar[str] = "ball"
     #: What the value is: "rise" of the loss, or something that is drawn by itself.
     quantity: ClassVar[str] = "rise"
     #: Default radius by norm.
@@ -120,7 +122,12 @@ class NeighbourhoodMeasure(Measure):
             }
             for radius, estimate in found.items()
         ]
-        scan = {"parameter": self.radius_field, "quantity": self.quantity, "points": points}
+        scan = {
+            "parameter": self.radius_field,
+            "kind": self.scan_kind,
+            "quantity": self.quantity,
+            "points": points,
+        }
         return replace(value, diagnostics={**value.diagnostics, "scan": scan})
 
     @abstractmethod
@@ -146,19 +153,19 @@ def of_values(
         **diagnostics: Kept with it.
 
     Returns:
-        The estimate; a single value has no spread, and counts as exact on the data.
+        The estimate; a single value has no spread, only what it might be more.
     """
     count = len(values)
     mean = (
         SampleMean.of(values)
         if count > 1
-        else SampleMean(value=float(values[0]), stderr=0.0, degrees=1)
+        else SampleMean(value=float(values[0]), stderr=late, degrees=1)
     )
-    low, high = mean.interval()
+    low, high = mean.interval() if count > 1 else (mean.value, mean.value)
     wide = high - low > abs(mean.value)
     message = ""
     if wide:
-        message = f"The {count} {what} differ widely; use more of the data."
+        message = f"The {count} {what} differ widely; more data would narrow the interval."
     return Estimate(
         value=mean.value,
         stderr=mean.stderr,

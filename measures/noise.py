@@ -31,8 +31,9 @@ class NoiseMeasure(NeighbourhoodMeasure):
     """
 
     group: ClassVar[str] = "Noise"
+    scan_kind: ClassVar[str] = "noise"
     cost_class: ClassVar[CostClass] = "medium"
-    budget: ClassVar[frozenset[str]] = NeighbourhoodMeasure.budget | {"samples"}
+    budget: ClassVar[frozenset[str]] = NeighbourhoodMeasure.budget | {"points", "samples"}
 
     samples: int = 100
     points: int | None = None

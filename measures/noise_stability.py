@@ -11,6 +11,7 @@ import numpy as np
 from landscape.evidence import NoiseLosses
 from landscape.geometry import Norm
 from landscape.linalg import SampleMean
+from landscape.measures.neighbourhood import Array
 from landscape.measures.noise import NoiseMeasure
 from landscape.measures.spectral import of_mean
 from landscape.probing import Probe
@@ -27,11 +28,14 @@ class NoiseStability(NoiseMeasure):
     An unbiased estimate of tr H up to O(sigma^2) (for "linf" of tr H / 3, the variance of the
     uniform). With several sigma, ``diagnostics["quadratic_up_to"]`` is the largest one up to which
     none departs from the smallest by more than 5 % beyond its error; ``"regime"`` says it in words.
-    The same U / sigma serve all sigma, so that departures are seen through the sampling error.
+    Sigma so small that rounding hides the curvature are left out of that. The same U / sigma serve
+    all sigma, so that departures are seen through the sampling error.
 
     Notes:
         1. The interval contains the rounding of the losses, eps max(1, L) / sigma^2, which
            dominates where sigma is very small; it does not contain the O(sigma^2) bias.
+        2. The Hessian of a ReLU net is blind to its kinks, noise is not: the two agree only where
+           sigma is smaller than the distance to most kinks.
 
     Args:
         sigma: Standard deviation of the noise, or several.
@@ -65,9 +69,8 @@ class NoiseStability(NoiseMeasure):
 
     def of_losses(self, losses: NoiseLosses) -> Estimate:
         """Mean over the pairs."""
-        scale = 2 / losses.sigma**2
-        found = of_mean(SampleMean.of(scale * losses.rises), samples=self.samples)
-        rounding = scale / 2 * losses.precision * max(1.0, abs(losses.base))
+        found = of_mean(SampleMean.of(_curvatures(losses)), samples=self.samples)
+        rounding = _rounding(losses)
         low, high = found.interval
         return replace(
             found,
@@ -85,22 +88,38 @@ def quadratic_regime(scans: Sequence[NoiseLosses]) -> tuple[float | None, str]:
     Returns:
         The limit, None where it is not established, and the words.
     """
-    usable = [losses for losses in scans if losses.free and not losses.nonfinite]
+    usable = [
+        losses for losses in scans if losses.free and not losses.nonfinite and _settled(losses)
+    ]
     if len(usable) < 2:
-        return None, "One noise scale only: the quadratic regime is not established."
+        return None, "The quadratic regime is not established: give several noise scales."
     least = usable[0]
-    reference = 2 / least.sigma**2 * least.rises
+    reference = _curvatures(least)
+    size = abs(float(np.mean(reference)))
     limit = least.sigma
     for losses in usable[1:]:
-        change = 2 / losses.sigma**2 * losses.rises - reference
-        shift = SampleMean.of(change)
+        shift = SampleMean.of(_curvatures(losses) - reference)
         low, high = shift.interval()
-        room = _DEPARTURE * abs(float(np.mean(reference)))
+        room = _DEPARTURE * size + _rounding(losses) + _rounding(least)
         if low > room or high < -room:
-            departure = 100 * shift.value / abs(float(np.mean(reference)))
             return limit, (
                 f"The loss is quadratic up to σ = {limit:g}; at σ = {losses.sigma:g} the curvature "
-                f"differs by {departure:+.0f} % from that at σ = {least.sigma:g}."
+                f"differs by {100 * shift.value / size:+.0f} % from that at σ = {least.sigma:g}."
             )
         limit = losses.sigma
     return limit, f"The loss is quadratic up to σ = {limit:g}, the largest one measured."
+
+
+def _curvatures(losses: NoiseLosses) -> Array:
+    curvatures: Array = 2 / losses.sigma**2 * losses.rises
+    return curvatures
+
+
+def _rounding(losses: NoiseLosses) -> float:
+    """Rounding of the losses, as a curvature."""
+    return losses.precision * max(1.0, abs(losses.base)) / losses.sigma**2
+
+
+def _settled(losses: NoiseLosses) -> bool:
+    """Whether the curvature is more than the rounding of the losses."""
+    return _rounding(losses) <= _DEPARTURE * abs(float(np.mean(_curvatures(losses))))

@@ -30,7 +30,9 @@ class PerturbationGap(NeighbourhoodMeasure):
     """
 
     group: ClassVar[str] = "One step"
+    scan_kind: ClassVar[str] = "step"
     cost_class: ClassVar[CostClass] = "low"
+    budget: ClassVar[frozenset[str]] = NeighbourhoodMeasure.budget | {"points"}
     invariances: ClassVar[tuple[str, ...]] = ("permutation",)
 
     rho: float | Sequence[float] | None = None

@@ -59,14 +59,19 @@ PRESETS: dict[str, tuple[Part, ...]] = {
         (_BASELINES, {}),
         (_SPECTRUM, {"steps": 100, "probes": 12, "probe_steps": 60, "layers": True}),
         ((*_WORST_CASE, "keskar-sharpness"), {"scan": "around", "steps": 50}),
-        ((*_NOISE, "local-entropy"), {"scan": "around"}),
+        (
+            tuple(name for name in (*_NOISE, "local-entropy") if name != "noise-stability"),
+            {"scan": "around"},
+        ),
+        # Also so small that the loss is quadratic.
+        (("noise-stability",), {"scan": (5e-4, 1e-3, 2.5e-3, 5e-3, 0.02, 0.04)}),
         (("pac-bayes-flatness",), {}),
         (
             ("sam-gap", "friendly-gap", "momentum-gap", "sparse-gap", "micro-batch-gap"),
             {"scan": "around"},
         ),
         (("critical-sharpness",), {}),
-        (_EXAMPLES, {"points": None}),
+        (_EXAMPLES, {}),
     ),
 }
 

@@ -38,7 +38,7 @@ class BallSharpness(NeighbourhoodMeasure):
 
     group: ClassVar[str] = "Worst case in a ball"
     cost_class: ClassVar[CostClass] = "medium"
-    budget: ClassVar[frozenset[str]] = NeighbourhoodMeasure.budget | {"steps", "restarts"}
+    budget: ClassVar[frozenset[str]] = NeighbourhoodMeasure.budget | {"points", "steps", "restarts"}
     #: Which extremes are added up.
     directions: ClassVar[tuple[Direction, ...]]
 
@@ -129,8 +129,8 @@ class BallSharpness(NeighbourhoodMeasure):
             return replace(
                 found,
                 status=Status.UNCERTAIN,
-                message="No point visited lies higher: the loss is constant around the checkpoint, or "
-                f"the ball too small for the precision; raise {self.radius_field}.",
+                message="No point visited lies higher: the loss is constant around the checkpoint, "
+                f"or the ball too small for the precision; raise {self.radius_field}.",
             )
         return found
 

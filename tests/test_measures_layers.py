@@ -171,8 +171,15 @@ def test_permuting_hidden_units_changes_nothing():
     one, two = probe_of(model), probe_of(permuted)
     for name, measure in measures.available().items():
         assert "permutation" in measure.invariances, name
-        before, after = (measures.get(name).compute(probe).value for probe in (one, two))
-        assert after == pytest.approx(before, rel=1e-8, abs=1e-10), name
+        before, after = (measures.get(name).compute(probe) for probe in (one, two))
+        assert after.status.measured == before.status.measured
+        if not before.status.measured:
+            assert name in {"friendly-gap", "momentum-gap", "pac-bayes-flatness"}
+        elif measure.group == "Noise":  # the units are permuted, the noise is not
+            room = 4 * (before.stderr + after.stderr)
+            assert after.value == pytest.approx(before.value, abs=room), name
+        else:
+            assert after.value == pytest.approx(before.value, rel=1e-6, abs=1e-10), name
 
 
 def test_the_gauss_newton_matrix_of_a_linear_model_is_its_hessian():

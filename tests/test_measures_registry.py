@@ -136,7 +136,7 @@ def products(preset):
         if isinstance(measure, measures.SpectralMeasure)
     }
     layers = any(getattr(measure, "layers", False) for measure in resolve(preset))
-    return sum(request.products for request in requests), layers
+    return sum(request.passes for request in requests), layers
 
 
 def test_presets_are_ordered_by_cost():

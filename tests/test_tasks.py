@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import safetensors
 import torch
 from torch.nn import functional
 
+from landscape import Probe, measures
 from landscape.results import content_hash
-from landscape.tasks import Digits, digits_checkpoint, digits_data, get_task, train_digits
+from landscape.tasks import (
+    CheckpointError,
+    Digits,
+    digits_checkpoint,
+    digits_data,
+    get_task,
+    load_momentum,
+    train_digits,
+)
 
 
 def test_the_data_are_the_1797_real_images_in_a_fixed_split():
@@ -57,3 +67,53 @@ def test_samples_and_tasks_are_checked():
         Digits().train_batches(samples=0)
     with pytest.raises(ValueError, match="embedded tasks are digits"):
         get_task("imagenet")
+
+
+def training_checkpoint(path, optimizer_of):
+    """A digits net after one step, saved with its optimiser as training scripts do."""
+    model = train_digits(3)
+    optimizer = optimizer_of(model.parameters())
+    images, labels = digits_data()[0]
+    functional.cross_entropy(model(images), labels).backward()
+    optimizer.step()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}, path)
+    return model, optimizer
+
+
+@pytest.mark.parametrize(
+    ("optimizer_of", "key"),
+    [
+        (partial(torch.optim.SGD, lr=0.1, momentum=0.9), "momentum_buffer"),
+        (partial(torch.optim.AdamW, lr=1e-3), "exp_avg"),
+    ],
+)
+def test_the_momentum_of_a_training_checkpoint_is_read(tmp_path, optimizer_of, key):
+    path = tmp_path / "last.pt"
+    model, optimizer = training_checkpoint(path, optimizer_of)
+    loaded = Digits().load(path)
+    assert content_hash(loaded.named_parameters()) == content_hash(model.named_parameters())
+    momentum = load_momentum(path, loaded)
+    assert momentum is not None
+    for name, parameter in model.named_parameters():
+        assert torch.equal(momentum[name], optimizer.state[parameter][key])
+    probe = Probe(loaded, "cross_entropy", Digits().train_batches(samples=64), momentum=momentum)
+    result = measures.get("momentum-gap", m=None).compute(probe)
+    v = probe.space.flatten(momentum)
+    expected = probe.loss(-0.05 * v / v.norm()) - probe.loss()
+    assert result.value == pytest.approx(expected, rel=1e-4)
+    plain = Probe(loaded, "cross_entropy", Digits().train_batches(samples=64))
+    assert plain.identity() != probe.identity()
+
+
+def test_an_optimiser_without_momentum_or_of_another_model_gives_none(tmp_path, caplog):
+    path = tmp_path / "last.pt"
+    model, _ = training_checkpoint(path, partial(torch.optim.SGD, lr=0.1))
+    assert load_momentum(path, model) is None
+    _, _ = training_checkpoint(path, partial(torch.optim.AdamW, lr=1e-3))
+    model.conv1.weight.requires_grad_(False)
+    assert load_momentum(path, model) is None
+    assert "does not fit the model" in caplog.text
+    torch.save(model.state_dict(), path)
+    assert load_momentum(path, model) is None
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        load_momentum(tmp_path / "none.pt", model)

@@ -65,17 +65,22 @@ def test_without_groups_there_are_no_headings(descriptions):
 
 
 def test_footnote_marks_follow_the_order_of_the_table():
-    late, early = (
-        Result(measure=name, estimate=Estimate.exact(1.0), cost=Cost(), evidence={name: Cost()})
-        for name in ("late", "early")
-    )
+    rests_on = {"late": "x", "late[a=1]": "x", "early": "y", "early[a=1]": "y", "first": "alone"}
+    rows = {
+        name: Result(
+            measure=name, estimate=Estimate.exact(1.0), cost=Cost(), evidence={key: Cost()}
+        )
+        for name, key in rests_on.items()
+    }
     page = page_of(
-        exact("first"),
-        late,
-        early,
+        rows["first"],
+        rows["late"],
+        rows["late[a=1]"],
+        rows["early"],
+        rows["early[a=1]"],
         descriptions=about_groups(first="A", early="A", late="B"),
     )
-    assert re.findall(r"<sup>([a-z])</sup>", page) == ["a", "a", "b", "b", "a", "b"]
+    assert re.findall(r"<sup>([a-z])</sup>", page) == [*"aaaa", *"bbbb", *"ab"]
 
 
 def test_long_tables_have_an_index():

@@ -277,12 +277,13 @@ def test_panels_hold_what_can_be_compared():
         scanned("d", []),
     ]
     panels = {
-        key: [result.measure for result in found] for key, found in scan_panels(results).items()
+        tuple(key): [result.measure for result in found]
+        for key, found in scan_panels(results).items()
     }
     assert panels == {
-        ("rho", "euclidean", "l2"): ["a", "c"],
-        ("rho", "elementwise", "linf"): ["b"],
-        ("sigma", "euclidean", "l2"): ["s"],
+        ("rho", "ball", "rise", "euclidean", "l2"): ["a", "c"],
+        ("rho", "ball", "rise", "elementwise", "linf"): ["b"],
+        ("sigma", "noise", "rise", "euclidean", "l2"): ["s"],
     }
     assert list(panels)[-1][0] == "sigma"
     with pytest.raises(ValueError, match="cannot share an axis"):
@@ -332,3 +333,28 @@ class TestEveryPlot:
 
         with style():
             assert svg(plot(found).figure_) == svg(plot(found).figure_)
+
+
+@pytest.mark.parametrize(
+    ("told", "title", "radius", "value"),
+    [
+        ({}, "Euclidean, 2-norm ball", "radius ρ", "rise of the loss"),
+        ({"kind": "step"}, "One step. Euclidean, 2-norm ball", "radius ρ", "rise of the loss"),
+        ({"kind": "noise"}, "Gaussian noise, every weight alike", "noise scale ρ", "rise of"),
+        ({"quantity": "percent"}, "Euclidean, 2-norm ball", "radius ρ", "% of 1 + L"),
+    ],
+)
+def test_a_panel_says_what_is_scanned(told, title, radius, value):
+    result = scanned("a", square())
+    result.diagnostics["scan"].update(told)
+    drawn = plot_radius_scan(result)
+    assert drawn.ax_.get_title(loc="left") == title
+    assert drawn.ax_.get_xlabel().startswith(radius)
+    assert value in drawn.ax_.get_ylabel()
+
+
+def test_distances_and_scales_of_noise_do_not_share_axes():
+    ball, noise = scanned("a", square()), scanned("b", square())
+    noise.diagnostics["scan"]["kind"] = "noise"
+    with pytest.raises(ValueError, match="cannot share an axis"):
+        plot_radius_scan([ball, noise])

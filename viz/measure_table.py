@@ -93,16 +93,17 @@ def settings(label: str) -> list[str]:
 
 
 def _marks(report: dict[str, Any]) -> list[tuple[str, tuple[str, ...], int]]:
-    """A footnote mark for each set of evidence that results rest on, and how many do."""
+    """A footnote mark for each set of evidence that several results rest on, and how many do."""
     uses: dict[tuple[str, ...], int] = {}
     for measures in _arranged(report).values():
         for record in chain.from_iterable(measures.values()):
             keys = tuple(record["evidence"])
             if keys:
                 uses[keys] = uses.get(keys, 0) + 1
+    several = [(keys, number) for keys, number in uses.items() if number > 1]
     return [
         (chr(ord("a") + place) if place < 26 else str(place + 1), keys, number)
-        for place, (keys, number) in enumerate(uses.items())
+        for place, (keys, number) in enumerate(several)
     ]
 
 

@@ -14,7 +14,13 @@ import numpy as np
 from landscape.results import Result
 from landscape.viz.direct_labels import label_lines
 from landscape.viz.display import Display, display, new_axes
-from landscape.viz.scan_panels import line_label, panel_height, panel_title, scan_panels
+from landscape.viz.scan_panels import (
+    QUANTITIES,
+    line_label,
+    panel_height,
+    panel_title,
+    scan_panels,
+)
 from landscape.viz.scans import (
     Flags,
     Scan,
@@ -80,15 +86,16 @@ def plot_radius_scan(results: Result | Iterable[Result], ax: Axes | None = None)
         ax = new_axes(4.6, panel_height(found)) if ax is None else ax
         lines = _lines(found)
         note = _missing(ax, lines)
-        radius_axis(ax, np.concatenate([line.scan.at for line in lines]), key[0], note)
+        radii = np.concatenate([line.scan.at for line in lines])
+        radius_axis(ax, radii, key.parameter, note, noise=key.kind == "noise")
         power = _value_axis(ax, lines)
         for line in lines:
             _draw(ax, line)
-        if power:
-            _draw_square(ax, lines, symbol_of(key[0]))
+        if power and key.quantity == "rise":
+            _draw_square(ax, lines, symbol_of(key.parameter))
         ax.set_ylim(*ax.get_ylim())
         label_lines(ax, [(line.label, line.color, _last(line.scan)) for line in lines])
-        ax.set_ylabel("rise of the loss")
+        ax.set_ylabel(QUANTITIES.get(key.quantity, key.quantity))
         ax.set_title(panel_title(key), loc="left")
         return display(ax)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from landscape.results import Result
 from landscape.viz.direct_labels import label_height
@@ -19,25 +20,59 @@ _GEOMETRIES = {
 _NORMS = {"l2": "2-norm", "linf": "∞-norm"}
 _NOISES = {"l2": "Gaussian noise", "linf": "Uniform noise"}
 _NO_RISE = "noise-stability"  # its scan estimates a trace
+_NO_PANEL = "curvature"
+#: What the values of a scan are, by its ``quantity``.
+QUANTITIES = {
+    "rise": "rise of the loss",
+    "loss": "mean loss under noise",
+    "entropy": "local entropy",
+    "percent": "rise of the loss, % of 1 + L",
+}
+_KINDS = ("ball", "step", "noise")
 _TOLD = ("geometry", "norm")  # settings that the title tells
 
-Key = tuple[str, str, str]
+
+class Panel(NamedTuple):
+    """What scans must have in common to share axes.
+
+    Args:
+        parameter: "rho" or "sigma".
+        kind: "ball", "step" or "noise": a distance, or a scale of each parameter's noise.
+        quantity: A key of QUANTITIES.
+        geometry: Geometry of the distances.
+        norm: Norm of the distances.
+    """
+
+    parameter: str
+    kind: str
+    quantity: str
+    geometry: str
+    norm: str
 
 
-def scan_panels(results: Iterable[Result]) -> dict[Key, list[Result]]:
+def scan_panels(results: Iterable[Result]) -> dict[Panel, list[Result]]:
     """Results whose radii can be compared, together.
 
     Args:
         results: Any; those without a scan of the loss are left out.
 
     Returns:
-        By (parameter, geometry, norm) the results, radii before noise scales.
+        The results of each panel, radii before noise scales.
     """
-    panels: dict[Key, list[Result]] = {}
+    panels: dict[Panel, list[Result]] = {}
     for result in results:
         if has_scan(result) and base_name(result.measure) != _NO_RISE:
-            panels.setdefault((parameter_of(result), *space_of(result)), []).append(result)
-    return dict(sorted(panels.items(), key=lambda panel: panel[0][0]))
+            panel = _panel(result)
+            if panel.quantity != _NO_PANEL:
+                panels.setdefault(panel, []).append(result)
+    return dict(sorted(panels.items(), key=lambda panel: _KINDS.index(panel[0].kind)))
+
+
+def _panel(result: Result) -> Panel:
+    scan, parameter = result.diagnostics["scan"], parameter_of(result)
+    kind = scan.get("kind") or ("noise" if parameter == "sigma" else "ball")
+    quantity = str(scan.get("quantity") or "rise")
+    return Panel(parameter, kind if kind in _KINDS else "ball", quantity, *space_of(result))
 
 
 def space_of(result: Result) -> tuple[str, str]:
@@ -66,14 +101,15 @@ def panel_height(results: list[Result]) -> float:
     return max(2.8, 0.8 + sum(map(label_height, names)) / 72)
 
 
-def panel_title(key: Key) -> str:
+def panel_title(panel: Panel) -> str:
     """The geometry of a panel in words."""
-    parameter, geometry, norm = key
-    words = _GEOMETRIES.get(geometry, geometry)
-    if parameter == "sigma":
-        noise = _NOISES.get(norm, f"{norm} noise")
-        return f"{noise}, every weight alike" if geometry == "euclidean" else f"{noise} {words}"
-    return f"{words[0].upper()}{words[1:]}, {_NORMS.get(norm, norm)} ball"
+    words = _GEOMETRIES.get(panel.geometry, panel.geometry)
+    if panel.kind == "noise":
+        noise = _NOISES.get(panel.norm, f"{panel.norm} noise")
+        even = panel.geometry == "euclidean"
+        return f"{noise}, every weight alike" if even else f"{noise} {words}"
+    ball = f"{words[0].upper()}{words[1:]}, {_NORMS.get(panel.norm, panel.norm)} ball"
+    return f"One step. {ball}" if panel.kind == "step" else ball
 
 
 def line_label(result: Result) -> str:

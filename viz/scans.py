@@ -108,7 +108,9 @@ def draw_crosses(ax: Axes, at: list[float], rows: list[int], color: str) -> None
         )
 
 
-def radius_axis(ax: Axes, at: Values, parameter: str, note: str = "") -> None:
+def radius_axis(
+    ax: Axes, at: Values, parameter: str, note: str = "", *, noise: bool = False
+) -> None:
     """A logarithmic axis with its ticks at the radii that were measured."""
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
@@ -127,6 +129,7 @@ def radius_axis(ax: Axes, at: Values, parameter: str, note: str = "") -> None:
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FixedFormatter([_tick(radius) for radius in kept]))
     word, letter = PARAMETERS.get(parameter, ("", parameter))
+    word = "noise scale" if noise else word
     ax.set_xlabel(f"{word} {letter}{note}".strip(), parse_math=False)
 
 

@@ -71,6 +71,11 @@ class AscentRequest:
         if self.compat is not None and self.restarts > 1:
             raise ValueError(f"compat={self.compat!r} has a single start; use restarts=1")
 
+    @property
+    def passes(self) -> int:
+        """Passes over the parts it will cost."""
+        return (self.steps + 1) * self.restarts * len(self.radii)
+
     def compute(self, probe: Probe) -> Ascent:
         """Climbs from the checkpoint, as many parts at a time as memory allows."""
         base = probe.evidence(self.parts)

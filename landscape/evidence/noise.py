@@ -47,14 +47,20 @@ class NoiseRequest:
         if self.pairs < 2:
             raise ValueError(f"pairs must be at least 2, got {self.pairs}")
 
+    @property
+    def passes(self) -> int:
+        """Forward passes it will cost."""
+        return 2 * self.pairs
+
     def compute(self, probe: Probe) -> NoiseLosses:
         """Two forward passes over the data for each pair."""
         ball = self.geometry.ball(probe.weights(), probe.space, self.norm)
         draw = ball.gaussian if self.norm == "l2" else ball.sample_inside
         generator = torch.Generator().manual_seed(self.seed)
-        # Of all the data, the loss at the checkpoint is known.
-        parts = None if self.points is None else probe.parts(None, self.points)
-        base = probe.loss() if parts is None else float(parts.base_losses()[0])
+        parts = probe.parts(None, self.points)
+        # Of all the data, the loss at the checkpoint is known, but not that of derived probes.
+        known = self.points is None and not probe.variant
+        base = probe.loss() if known else float(parts.base_losses()[0])
         most = max(1, self.memory // (8 * probe.size * ball.scale.element_size()))
         plus, minus = [], []
         for start in range(0, self.pairs, most):
@@ -62,7 +68,7 @@ class NoiseRequest:
             # Drawn one by one, so that the numbers do not depend on the memory.
             noise = torch.cat([self.sigma * draw(1, generator) for _ in range(count)])
             both = torch.cat([noise, -noise])
-            losses = probe.losses(both) if parts is None else parts.losses(both, [0] * len(both))
+            losses = parts.losses(both, [0] * len(both))
             plus.append(losses[:count])
             minus.append(losses[count:])
         return NoiseLosses(

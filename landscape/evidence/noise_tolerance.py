@@ -55,6 +55,11 @@ class NoiseToleranceRequest:
         if self.epsilon < 0:
             raise ValueError(f"epsilon must not be negative, got {self.epsilon}")
 
+    @property
+    def passes(self) -> int:
+        """About the forward passes it will cost."""
+        return 12 * self.draws
+
     def compute(self, probe: Probe) -> NoiseTolerance:
         """Halves sigma from the largest until the drop is less, then bisects."""
         base = probe.loss()

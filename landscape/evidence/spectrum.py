@@ -58,7 +58,7 @@ class SpectrumRequest:
             )
 
     @property
-    def products(self) -> int:
+    def passes(self) -> int:
         """Products it will cost at most."""
         return self.steps + self.probes * self.probe_steps
 

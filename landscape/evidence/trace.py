@@ -37,7 +37,7 @@ class TraceRequest:
             raise ValueError(f"matvecs must be at least 6, got {self.matvecs}")
 
     @property
-    def products(self) -> int:
+    def passes(self) -> int:
         """Products it will cost at most."""
         return self.matvecs
 

@@ -21,7 +21,7 @@ from landscape.probing.products import CurvatureProducts, Operator
 from landscape.probing.requests import Evidence, Value_co
 from landscape.probing.snapshot import BatchNormMode, Snapshot
 from landscape.probing.space import ParamSpace
-from landscape.results import Cost, Meter, environment
+from landscape.results import Cost, Meter, content_hash, environment
 
 GIB = 1 << 30
 
@@ -308,6 +308,7 @@ class Probe(Evaluations):
 
     def identity(self) -> dict[str, Any]:
         """What a number depends on besides the measure: weights, data, objective, modes."""
+        momentum = [] if self.momentum is None else [("momentum", self.momentum)]
         return {
             "weights": self.model_hash,
             "data": self._base.data_hash,
@@ -318,6 +319,7 @@ class Probe(Evaluations):
             "batch_norm": self._snapshot.batch_norm,
             "dtype": str(self.dtype).removeprefix("torch."),
             "products": self._way,
+            **{name: content_hash([(name, direction)]) for name, direction in momentum},
         }
 
     def provenance(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Tasks: what to load and how."""
 
-from landscape.tasks.checkpoints import CheckpointError, load_into, load_state
+from landscape.tasks.checkpoints import CheckpointError, load_into, load_momentum, load_state
 from landscape.tasks.digits import Digits, DigitsNet, digits_checkpoint, digits_data, train_digits
 from landscape.tasks.task import Task
 
@@ -32,6 +32,7 @@ __all__ = [
     "digits_data",
     "get_task",
     "load_into",
+    "load_momentum",
     "load_state",
     "train_digits",
 ]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+_WEIGHTS = ("state_dict", "model_state_dict", "model")
+_OPTIMIZERS = ("optimizer", "optimizer_state_dict", "optim")
+# Running means of gradients: SGD with momentum, then the Adam family.
+_BUFFERS = ("momentum_buffer", "exp_avg")
 
 
 class CheckpointError(ValueError):
@@ -20,7 +29,8 @@ def load_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint file by name.
 
     Args:
-        path: A ``.safetensors`` file, or a state_dict saved by torch (``.pt``, ``.pth``, ``.bin``).
+        path: A ``.safetensors`` file, or a state_dict saved by torch (``.pt``, ``.pth``, ``.bin``),
+            also inside a training checkpoint, under "state_dict", "model_state_dict" or "model".
 
     Returns:
         Name to tensor, on the CPU.
@@ -29,13 +39,62 @@ def load_state(path: Path) -> dict[str, Tensor]:
         CheckpointError: If the file is missing, a directory, empty, truncated, corrupted, or holds
             anything but tensors by name.
     """
+    _check_file(path)
+    if path.suffix == ".safetensors":
+        return _safetensors(path)
+    found = _torch(path)
+    nested = next((found[key] for key in _WEIGHTS if isinstance(found.get(key), Mapping)), found)
+    for name, value in nested.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"{path} is no plain state_dict: entry {name!r} is a {type(value).__name__}; save "
+                "model.state_dict()"
+            )
+    return {str(name): value for name, value in nested.items()}
+
+
+def load_momentum(path: Path, model: nn.Module) -> dict[str, Tensor] | None:
+    """The optimiser's running mean of gradients, where a training checkpoint holds its state.
+
+    The state is looked for under "optimizer", "optimizer_state_dict" or "optim", in the order of
+    the model's parameters, as torch saves it.
+
+    Args:
+        path: The checkpoint file.
+        model: With the parameters that were optimised.
+
+    Returns:
+        Name of every parameter that requires a gradient to its buffer; None where there is no such
+        state, or it does not fit the model.
+
+    Raises:
+        CheckpointError: If the file cannot be read.
+    """
+    _check_file(path)
+    found = {} if path.suffix == ".safetensors" else _torch(path)
+    optimizer = next((found[key] for key in _OPTIMIZERS if key in found), None)
+    if not isinstance(optimizer, Mapping) or not {"state", "param_groups"} <= optimizer.keys():
+        return None
+    places = [place for group in optimizer["param_groups"] for place in group["params"]]
+    trained = {name: entry for name, entry in model.named_parameters() if entry.requires_grad}
+    buffers = {}
+    for (name, parameter), place in zip(trained.items(), places, strict=False):
+        state = optimizer["state"].get(place, {})
+        buffer = next((state[key] for key in _BUFFERS if state.get(key) is not None), None)
+        if buffer is None or buffer.shape != parameter.shape or len(places) != len(trained):
+            logger.warning("the optimiser state of %s does not fit the model; left out", path)
+            return None
+        buffers[name] = buffer
+    return buffers
+
+
+def _check_file(path: Path) -> None:
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint at {path}")
     if path.is_dir():
         raise CheckpointError(f"{path} is a directory; give the checkpoint file inside it")
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty; the file was not written completely")
-    return _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
@@ -48,7 +107,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _torch(path: Path) -> dict[str, Tensor]:
+def _torch(path: Path) -> Mapping[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -65,13 +124,7 @@ def _torch(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} holds a {type(state).__name__}, not a state_dict; save model.state_dict()"
         )
-    for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise CheckpointError(
-                f"{path} is no plain state_dict: entry {name!r} is a {type(value).__name__}; save "
-                "model.state_dict()"
-            )
-    return {str(name): value for name, value in state.items()}
+    return state
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
