@@ -83,6 +83,7 @@ def audit(
 ) -> None:
     """Measure the sharpness of one checkpoint and write a report."""
     from landscape.auditing import table_of
+    from landscape.crosscheck import consistency
     from landscape.measures import resolve
 
     wanted = _or_exit(lambda: resolve(measures))
@@ -94,15 +95,18 @@ def audit(
         _fail("interrupted before the first measure; nothing was written", INTERRUPTED)
     table = table_of(probe, results, seed)
     table.extras["task"] = {"name": task, "checkpoint": str(path), **facts}
+    checks = consistency(table)
     if interrupted:
         left = ", ".join(measure.label for measure in wanted[len(results) :])
         table.warnings.insert(0, f"Interrupted: not measured are {left}")
     elif cross_check:
         try:
-            table.extras["cross_check"] = _cross_check(chosen, path, samples, table)
+            checks += _cross_check(chosen, path, samples, table)
         except KeyboardInterrupt:
             interrupted = True
             table.warnings.insert(0, "Interrupted during the cross-check")
+    if checks:
+        table.extras["cross_check"] = checks
     _write(table, folder, as_json=as_json)
     if interrupted:
         raise typer.Exit(INTERRUPTED)

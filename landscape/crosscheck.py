@@ -66,6 +66,42 @@ def cross_check(
     return [row for row in rows if row]
 
 
+def consistency(table: Table) -> list[dict[str, Any]]:
+    """Our own numbers that should agree: the trace as noise sees it, and by Hessian products.
+
+    Args:
+        table: Our results.
+
+    Returns:
+        One row if both were measured, as those of ``cross_check``; the noise estimate is that of
+        the smallest noise scale at which rounding does not hide the curvature.
+    """
+    noise, trace = "noise-stability", "hessian-trace"
+    if not all(name in table and table[name].status.measured for name in (noise, trace)):
+        return []
+    found = {"at": table[noise].config["sigma"], "interval": table[noise].interval}
+    found["value"] = table[noise].value
+    least = table[noise].diagnostics.get("regime_from")
+    for point in table[noise].diagnostics.get("scan", {}).get("points", []):
+        if point["at"] == least:
+            found = point
+    low, high = found["interval"]
+    from_, to = table[trace].interval
+    return [
+        {
+            "quantity": noise,
+            "ours": found["value"],
+            "low": low,
+            "high": high,
+            "peer": trace,
+            "peer_value": (from_ + to) / 2,
+            "peer_error": (to - from_) / 2,
+            "inside": low <= to and from_ <= high,
+            "note": f"at σ = {found['at']:g}; noise also feels the kinks of ReLU nets",
+        }
+    ]
+
+
 def _top(peer: Any) -> _Peer:
     tolerance = 1e-4
     value = float(peer.eigenvalues(maxIter=300, tol=tolerance, top_n=1)[0][0])

@@ -128,7 +128,7 @@ class Measure(ABC):
                 part.evidence(request)
                 shared[evidence_key(part, request)] = part.evidence_cost(request)
             with probe.meter() as own:
-                estimate = self.estimate(probe, seed)
+                estimate = _numbered(self.estimate(probe, seed))
         except DeclinedError as declined:
             estimate = Estimate.without_value(Status.DECLINED, str(declined))
         return Result(
@@ -140,6 +140,14 @@ class Measure(ABC):
             seed=seed,
             provenance=probe.provenance(),
         )
+
+
+def _numbered(estimate: Estimate) -> Estimate:
+    """The estimate, undefined where it claims a number that it does not have."""
+    if not estimate.status.measured or math.isfinite(estimate.value):
+        return estimate
+    message = estimate.message or f"the value is {estimate.value}"
+    return Estimate.without_value(Status.UNDEFINED, message, **estimate.diagnostics)
 
 
 def _text(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -62,10 +62,7 @@ class NoiseStability(NoiseMeasure):
         found = super().estimate(probe, seed)
         own = self._probe(probe)
         scans = [own.evidence(self._request(radius, seed)) for radius in self.all_radii]
-        limit, regime = quadratic_regime(scans)
-        return replace(
-            found, diagnostics={**found.diagnostics, "quadratic_up_to": limit, "regime": regime}
-        )
+        return replace(found, diagnostics={**found.diagnostics, **quadratic_regime(scans)})
 
     def of_losses(self, losses: NoiseLosses) -> Estimate:
         """Mean over the pairs."""
@@ -79,35 +76,39 @@ class NoiseStability(NoiseMeasure):
         )
 
 
-def quadratic_regime(scans: Sequence[NoiseLosses]) -> tuple[float | None, str]:
-    """The largest sigma up to which the curvature is that of the smallest, and a sentence.
+def quadratic_regime(scans: Sequence[NoiseLosses]) -> dict[str, Any]:
+    """Between which sigma the curvature is the same.
 
     Args:
         scans: Losses of the same noise at ascending sigma.
 
     Returns:
-        The limit, None where it is not established, and the words.
+        ``regime_from`` and ``quadratic_up_to``, None where not established; ``regime``, in words.
     """
     usable = [
         losses for losses in scans if losses.free and not losses.nonfinite and _settled(losses)
     ]
     if len(usable) < 2:
-        return None, "The quadratic regime is not established: give several noise scales."
+        words = "The quadratic regime is not established: give several noise scales."
+        return {"regime_from": None, "quadratic_up_to": None, "regime": words}
     least = usable[0]
     reference = _curvatures(least)
     size = abs(float(np.mean(reference)))
     limit = least.sigma
+    words = "The loss is quadratic up to σ = {limit:g}, the largest one measured."
     for losses in usable[1:]:
         shift = SampleMean.of(_curvatures(losses) - reference)
         low, high = shift.interval()
         room = _DEPARTURE * size + _rounding(losses) + _rounding(least)
         if low > room or high < -room:
-            return limit, (
-                f"The loss is quadratic up to σ = {limit:g}; at σ = {losses.sigma:g} the curvature "
-                f"differs by {100 * shift.value / size:+.0f} % from that at σ = {least.sigma:g}."
+            words = (
+                f"The loss is quadratic up to σ = {{limit:g}}; at σ = {losses.sigma:g} the "
+                f"curvature differs by {100 * shift.value / size:+.0f} % from that at σ = {least.sigma:g}."
             )
+            break
         limit = losses.sigma
-    return limit, f"The loss is quadratic up to σ = {limit:g}, the largest one measured."
+    words = words.format(limit=limit)
+    return {"regime_from": least.sigma, "quadratic_up_to": limit, "regime": words}
 
 
 def _curvatures(losses: NoiseLosses) -> Array:

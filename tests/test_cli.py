@@ -234,6 +234,27 @@ def test_cross_check_shows_both_numbers(tmp_path):
     )
 
 
+def test_noise_is_checked_against_the_trace_and_momentum_is_read(tmp_path):
+    model = DigitsNet()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    model(torch.zeros(1, 1, 8, 8)).sum().backward()
+    optimizer.step()
+    path = tmp_path / "last.pt"
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, path)
+    done = run(
+        "audit", path, "--samples", 60, "--out", tmp_path / "out",
+        "--measures", "hessian-trace,noise-stability,momentum-gap",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    (row,) = report["extras"]["cross_check"]
+    assert row["quantity"] == "noise-stability"
+    assert row["peer"] == "hessian-trace"
+    assert row["inside"]
+    gap = next(entry for entry in report["results"] if entry["measure"] == "momentum-gap")
+    assert gap["value"] is not None
+
+
 def test_measures_lists_every_name():
     done = run("measures")
     assert done.exit_code == 0

@@ -244,6 +244,17 @@ def test_it_keeps_to_the_form_of_a_measure(measure):
     assert hash(measure) == hash(replace(measure))
 
 
+def test_a_number_that_is_none_is_undefined(named_case):
+    class Broken(MeanRise):
+        def estimate(self, probe: Probe, seed: int) -> Estimate:
+            nan = math.nan
+            return Estimate(value=nan, stderr=nan, interval=(nan, nan))
+
+    result = Broken().compute(named_case("mlp").probe())
+    assert result.status is Status.UNDEFINED
+    assert result.message == "the value is nan"
+
+
 def test_an_audit_is_its_measures(model_case):
     """What ``compute`` gives one by one, an audit gives together, its evidence paid for once."""
     chosen = [m for m in MEASURES if m.label != "hessian-trace" or getattr(m, "matvecs", 0) is None]

@@ -49,6 +49,21 @@ def test_recurrent_nets_have_products_on_cuda():
     assert relative(there.hvp(vector).cpu(), here.hvp(vector)) < 1e-10
 
 
+def test_neighbourhoods_are_the_same_on_both_devices():
+    model, batches = case("mlp", torch.float64)
+    names = [
+        "max-sharpness", "min-sharpness", "adaptive-sharpness", "keskar-sharpness",
+        "average-sharpness", "tilted-sharpness", "sam-gap", "sparse-gap", "critical-sharpness",
+        "fisher-trace", "fisher-rao-norm", "gradient-covariance-trace",
+    ]  # fmt: skip
+    here, there = (
+        landscape.audit(Probe(model, "cross_entropy", batches, device=device), names)
+        for device in ("cpu", "cuda")
+    )
+    for one, two in zip(here, there, strict=True):
+        assert two.value == pytest.approx(one.value, rel=1e-5, abs=1e-10), one.measure
+
+
 def test_an_audit_gives_the_same_numbers_on_both_devices():
     model, batches = case("mlp")
     tables = [

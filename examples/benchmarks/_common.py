@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,24 @@ def dense_hessian(probe: landscape.Probe) -> Tensor:  # (P, P), float64
 def rms(errors: Any) -> float:
     """Root mean square."""
     return float(np.sqrt(np.mean(np.square(np.asarray(errors, dtype=np.float64)))))
+
+
+def covered(
+    truth: float, values: Sequence[float], intervals: Sequence[tuple[float, float]]
+) -> dict[str, Any]:
+    """How often intervals contain the truth, and how far the values are from it."""
+    share = float(np.mean([low <= truth <= high for low, high in intervals]))
+    found = np.asarray(values, dtype=np.float64)
+    return {
+        "coverage": share,
+        "target": 0.9,
+        "met": share >= 0.9,
+        "truth": truth,
+        "bias": float(found.mean() - truth),
+        "rms_error": rms(found - truth),
+        "median_interval_width": float(np.median([high - low for low, high in intervals])),
+        "values": found.tolist(),
+    }
 
 
 def write_record(path: Path, body: dict[str, Any]) -> None:

@@ -24,7 +24,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from _common import RECORDS, REQUEST, console, dense_hessian, digits_probe, rms, table, write_record
+from _common import (
+    RECORDS,
+    REQUEST,
+    console,
+    covered,
+    dense_hessian,
+    digits_probe,
+    rms,
+    table,
+    write_record,
+)
 from numpy.typing import NDArray
 
 from landscape.evidence import Spectrum, SpectrumRequest
@@ -144,21 +154,10 @@ def coverage(
             found.append(one)
             if number % 20 == 0:
                 console.print(f"coverage: {number} of {seeds} seeds")
-    rows = {}
-    for name in found[0]:
-        inside = [one[name][1][0] <= truth[name] <= one[name][1][1] for one in found]
-        values = np.array([one[name][0] for one in found])
-        widths = np.array([one[name][1][1] - one[name][1][0] for one in found])
-        rows[name] = {
-            "coverage": float(np.mean(inside)),
-            "target": 0.9,
-            "met": float(np.mean(inside)) >= 0.9,
-            "truth": truth[name],
-            "bias": float(values.mean() - truth[name]),
-            "rms_error": rms(values - truth[name]),
-            "median_interval_width": float(np.median(widths)),
-            "values": values.tolist(),
-        }
+    rows = {
+        name: covered(truth[name], *zip(*(one[name] for one in found), strict=True))
+        for name in found[0]
+    }
     return {"seeds": seeds, "quantities": rows}
 
 
