@@ -230,6 +230,7 @@ def _show(table: Table) -> None:
 @app.command(name="measures")
 def list_measures() -> None:
     """List the measures: what each says, what it costs, what leaves it unchanged."""
+    from rich.markup import escape
     from rich.table import Table as Grid
 
     from landscape.measures import PRESETS, TRANSFORMATIONS, available
@@ -237,11 +238,15 @@ def list_measures() -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     grid = Grid()
     for heading in ("name", "meaning", "cost", "unchanged by"):
-        grid.add_column(heading)
-    for name, measure in _or_exit(available).items():
-        grid.add_row(
-            name, measure.meaning, measure.cost_class, ", ".join(measure.invariances) or "-"
-        )
+        grid.add_column(heading, no_wrap=heading == "name")
+    found = _or_exit(available)
+    for group in dict.fromkeys(measure.group for measure in found.values()):
+        grid.add_section()
+        grid.add_row(f"[bold]{escape(group)}[/]")
+        for name, measure in found.items():
+            if measure.group == group:
+                unchanged = ", ".join(measure.invariances) or "-"
+                grid.add_row(name, escape(measure.meaning), measure.cost_class, unchanged)
     console.print(grid)
     for key, text in TRANSFORMATIONS.items():
         console.print(f"  {key}: {text}", highlight=False)

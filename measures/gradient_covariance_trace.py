@@ -8,7 +8,7 @@ from typing import ClassVar
 from landscape.evidence import ExampleGradients
 from landscape.measures.fisher import ExampleMeasure
 from landscape.measures.neighbourhood import of_values
-from landscape.results import Estimate
+from landscape.results import Estimate, Status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,4 +32,8 @@ class GradientCovarianceTrace(ExampleMeasure):
     def of_gradients(self, gradients: ExampleGradients) -> Estimate:
         """Unbiased over the examples."""
         count = len(gradients.spread)
+        if count < 2:
+            return Estimate.without_value(
+                Status.UNDEFINED, "a single example has no spread; use more of the data"
+            )
         return of_values(gradients.spread * (count / (count - 1)), least=0.0, what="examples")

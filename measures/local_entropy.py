@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from landscape.evidence import NoiseLosses
 from landscape.geometry import Norm
-from landscape.measures.noise import NoiseMeasure, log_mean
-from landscape.measures.spectral import of_mean
+from landscape.measures.noise import NoiseMeasure, log_mean_rise
 from landscape.results import Estimate
 
 
@@ -58,19 +57,14 @@ class LocalEntropy(NoiseMeasure):
             raise ValueError(f"beta must be positive and finite, got {self.beta}")
 
     def of_losses(self, losses: NoiseLosses) -> Estimate:
-        """The log-mean-exp with the jackknife's error, from the tilt t = -beta."""
-        tilted, effective = log_mean(losses, -self.beta)
-        low, high = tilted.interval()
-        found = of_mean(tilted)
-        ends = [-self.beta * (end + losses.base) for end in (high, low)]
-        return Estimate(
+        """The log-mean-exp with the delta method's error, from the tilt t = -beta."""
+        tilted = log_mean_rise(losses, -self.beta)
+        low, high = (-self.beta * (end + losses.base) for end in reversed(tilted.interval))
+        volume = losses.free / 2 * math.log(2 * math.pi * losses.sigma**2)
+        return replace(
+            tilted,
             value=-self.beta * (tilted.value + losses.base),
             stderr=self.beta * tilted.stderr,
-            interval=(ends[0], ends[1]),
-            diagnostics={
-                **found.diagnostics,
-                "samples": self.samples,
-                "effective_samples": effective,
-                "volume": losses.free / 2 * math.log(2 * math.pi * losses.sigma**2),
-            },
+            interval=(low, high),
+            diagnostics={**tilted.diagnostics, "volume": volume},
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +16,9 @@ from landscape.measures.neighbourhood import Array, NeighbourhoodMeasure, no_roo
 from landscape.measures.spectral import of_mean
 from landscape.probing import Probe
 from landscape.results import Estimate, Status
+
+# With fewer effective pairs the most extreme loss alone sets a tilted mean.
+_COLLAPSED = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,30 +96,39 @@ class MeanRise(NoiseMeasure):
         return of_mean(SampleMean.of(losses.rises), samples=self.samples)
 
 
-def log_mean(losses: NoiseLosses, t: float) -> tuple[SampleMean, float]:
-    """(1/t) log mean exp(t (L - L(w))) over all samples, and the effective number of samples.
+def log_mean_rise(losses: NoiseLosses, t: float) -> Estimate:
+    """(1/t) log mean exp(t (L - L(w))) over all samples.
 
-    Bias and standard error are the jackknife's, leaving out one antithetic pair at a time.
+    Standard error and the leading bias of the logarithm are those of the delta method, over
+    antithetic pairs.
 
     Args:
         losses: Of the pairs.
         t: Tilt, not zero.
 
     Returns:
-        The estimate, and (sum q)^2 / sum q^2 for the weights q = exp(t L).
+        The estimate, with the effective number of samples (sum q)^2 / sum q^2, q = exp(t L);
+        uncertain where a single pair outweighs the others.
     """
     powers = t * np.stack([losses.plus, losses.minus]) - t * losses.base  # (2, pairs)
-    highest = powers.max()
+    highest = float(powers.max())
     weights = np.exp(powers - highest)
     pairs = weights.mean(0)
-    count = len(pairs)
-    left_out = np.maximum(pairs.sum() - pairs, np.finfo(float).tiny) / (count - 1)
-    whole = np.log(pairs.mean())
-    without: Array = np.log(left_out)
-    value = count * whole - (count - 1) * without.mean()
-    error = np.sqrt((count - 1) * np.mean((without - without.mean()) ** 2))
-    effective = float(weights.sum() ** 2 / (weights**2).sum())
-    mean = SampleMean(
-        value=float((value + highest) / t), stderr=float(error / abs(t)), degrees=count - 1
+    # Relative to the mean; at most 1, where one pair outweighs all others.
+    error = float(pairs.std(ddof=1) / (np.sqrt(len(pairs)) * pairs.mean()))
+    value = (highest + float(np.log(pairs.mean())) + error**2 / 2) / t
+    effective = _effective(weights)
+    mean = SampleMean(value=value, stderr=error / abs(t), degrees=len(pairs) - 1)
+    found = of_mean(mean, samples=2 * len(pairs), effective_samples=effective)
+    if _effective(pairs) >= _COLLAPSED:
+        return found
+    return replace(
+        found,
+        status=Status.UNCERTAIN,
+        message=f"Only {effective:.1f} of {2 * len(pairs)} samples count, so that the most extreme "
+        "loss seen sets the value; reduce the noise or the tilt, or raise samples.",
     )
-    return mean, effective
+
+
+def _effective(weights: Array) -> float:
+    return float(weights.sum() ** 2 / (weights**2).sum())

@@ -101,9 +101,10 @@ def quadratic_regime(scans: Sequence[NoiseLosses]) -> dict[str, Any]:
         low, high = shift.interval()
         room = _DEPARTURE * size + _rounding(losses) + _rounding(least)
         if low > room or high < -room:
+            change = f"{100 * shift.value / size:+.0f} %"
             words = (
                 f"The loss is quadratic up to σ = {{limit:g}}; at σ = {losses.sigma:g} the "
-                f"curvature differs by {100 * shift.value / size:+.0f} % from that at σ = {least.sigma:g}."
+                f"curvature differs by {change} from that at σ = {least.sigma:g}."
             )
             break
         limit = losses.sigma

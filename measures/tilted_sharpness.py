@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from landscape.evidence import NoiseLosses
 from landscape.geometry import Norm
 from landscape.linalg import SampleMean
-from landscape.measures.noise import NoiseMeasure, log_mean
+from landscape.measures.noise import NoiseMeasure, log_mean_rise
 from landscape.measures.spectral import of_mean
-from landscape.results import Estimate, Status
-
-# With fewer effective samples the largest loss alone sets the value.
-_COLLAPSED = 2.0
+from landscape.results import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +26,9 @@ class TiltedSharpness(NoiseMeasure):
     Notes:
         1. The training method clips the noise to a radius and adds a SAM step; the measure is the
            objective itself, with plain noise.
-        2. The effective sample size (sum q)^2 / sum q^2, q = exp(t L), is in the diagnostics. Below
-           2 the value is a lower bound set by the largest loss seen, and the status says so.
+        2. The effective sample size (sum q)^2 / sum q^2, q = exp(t L), is in the diagnostics.
+           Where a single pair outweighs the others, the value is a lower bound set by the largest
+           loss seen, and the status says so.
 
     Args:
         rho: Standard deviation of the noise, or several.
@@ -61,16 +59,7 @@ class TiltedSharpness(NoiseMeasure):
             raise ValueError(f"t must be finite and not negative, got {self.t}")
 
     def of_losses(self, losses: NoiseLosses) -> Estimate:
-        """The log-mean-exp with the jackknife's error."""
+        """The log-mean-exp with the delta method's error."""
         if self.t == 0:
             return of_mean(SampleMean.of(losses.rises), samples=self.samples)
-        mean, effective = log_mean(losses, self.t)
-        found = of_mean(mean, samples=self.samples, effective_samples=effective)
-        if effective >= _COLLAPSED:
-            return found
-        return replace(
-            found,
-            status=Status.UNCERTAIN,
-            message=f"Only {effective:.1f} of {self.samples} samples count, so that the largest "
-            "loss seen sets the value, a lower bound; reduce t or rho, or raise samples.",
-        )
+        return log_mean_rise(losses, self.t)

@@ -97,6 +97,10 @@ class BallSharpness(NeighbourhoodMeasure):
         if not found[0].free:
             return no_room(self.geometry)
         unit = self._unit(base.losses)
+        if not (unit > 0).all():
+            return Estimate.without_value(
+                Status.UNDEFINED, "the value is relative to 1 + L(w), which is not positive here"
+            )
 
         def at(radius: float) -> Estimate:
             place = self.all_radii.index(radius)
@@ -149,7 +153,8 @@ def _rises(probe: Probe, request: AscentRequest | StepRequest) -> _Rises:
         ascent = probe.evidence(request)
         return _Rises(ascent.rises, ascent.late, ascent.nonfinite, ascent.free)
     steps = probe.evidence(request)
-    blind = ~np.isfinite(steps.changes)
+    found = request.sign * steps.changes
+    blind = np.isnan(found) | (found == np.inf)
     # The checkpoint itself is a candidate, so that no rise is below zero.
-    rises = np.maximum(np.where(blind, 0.0, request.sign * steps.changes), 0.0)
+    rises = np.maximum(np.where(blind, 0.0, found), 0.0)
     return _Rises(rises, np.zeros_like(rises), blind.astype(float), steps.free)

@@ -246,7 +246,7 @@ def test_it_keeps_to_the_form_of_a_measure(measure):
 
 def test_a_number_that_is_none_is_undefined(named_case):
     class Broken(MeanRise):
-        def estimate(self, probe: Probe, seed: int) -> Estimate:
+        def estimate(self, probe: Probe, seed: int) -> Estimate:  # noqa: ARG002
             nan = math.nan
             return Estimate(value=nan, stderr=nan, interval=(nan, nan))
 

@@ -154,8 +154,7 @@ class AscentRequest:
         rises = (climbed.losses - losses).reshape(parts, self.restarts)
         best, place = rises.max(1)
         late = climbed.late.reshape(parts, self.restarts).gather(1, place[:, None])[:, 0]
-        # Infinite losses cannot be the least ones; NaN may be anything.
-        blind = climbed.nan + (climbed.infinite if self.direction == "up" else 0)
+        blind = climbed.nan + climbed.infinite
         nonfinite = blind.reshape(parts, self.restarts).sum(1)
         return best.numpy(), late.numpy(), nonfinite.double().numpy()
 

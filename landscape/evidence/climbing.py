@@ -53,7 +53,7 @@ class Climb:
         losses: Their losses, (K,) float64.
         late: What the last quarter of the steps added to them.
         nan: Evaluations that gave NaN, (K,).
-        infinite: Evaluations that gave plus infinity, (K,).
+        infinite: Evaluations that gave plus infinity, beyond every maximum, (K,).
     """
 
     best: Tensor

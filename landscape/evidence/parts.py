@@ -28,9 +28,10 @@ class PartsRequest:
     points: int | None = 1024
 
     def __post_init__(self) -> None:
-        if min(self.size or 1, self.points or 1) < 1:
+        if any(number is not None and number < 1 for number in (self.size, self.points)):
             raise ValueError(
-                f"size and points must be positive or None, got {self.size} and {self.points}"
+                "m (examples a part) and points must be positive or None, got "
+                f"{self.size} and {self.points}"
             )
 
     def compute(self, probe: Probe) -> BaseParts:

@@ -11,6 +11,8 @@ from torch.utils import _pytree as pytree
 
 from landscape.probing.batches import tensors
 
+_PLAIN = (str, int, float, bool, type(None))
+
 
 def examples(batch: Any) -> int | None:
     """Number of examples of a batch: the first dimension that all its tensors share."""
@@ -19,15 +21,28 @@ def examples(batch: Any) -> int | None:
 
 
 def cut(batch: Any, start: int, stop: int) -> Any:
-    """Examples start to stop of a batch, as views."""
+    """Examples start to stop of a batch, tensors as views.
+
+    Lists without tensors that are as long as the tensors (names, weights) are cut along.
+
+    Returns:
+        A batch of the same type.
+    """
+    return _cut(batch, start, stop, examples(batch))
+
+
+def _cut(batch: Any, start: int, stop: int, length: int | None) -> Any:
     if isinstance(batch, Tensor):
         return batch[start:stop]
     if isinstance(batch, Mapping):
-        return {key: cut(value, start, stop) for key, value in batch.items()}
+        items = {key: _cut(value, start, stop, length) for key, value in batch.items()}
+        return items if type(batch) is dict else type(batch)(items)  # type: ignore[call-arg]
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(cut(value, start, stop) for value in batch))
+        return type(batch)(*(_cut(value, start, stop, length) for value in batch))
     if isinstance(batch, list | tuple):
-        return type(batch)(cut(value, start, stop) for value in batch)
+        if len(batch) == length and not any(True for _ in tensors(batch)):
+            return batch[start:stop]
+        return type(batch)(_cut(value, start, stop, length) for value in batch)
     return batch
 
 
@@ -99,7 +114,7 @@ def stacked(batches: list[Any]) -> tuple[Any, Any] | None:
                 return None
             joined.append(torch.stack(column))
             dims.append(0)
-        elif any(leaf is not column[0] and leaf != column[0] for leaf in column[1:]):
+        elif not all(isinstance(leaf, _PLAIN) and leaf == column[0] for leaf in column):
             return None
         else:
             joined.append(column[0])

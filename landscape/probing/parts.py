@@ -73,7 +73,7 @@ class Parts:
         self._forced = None if way in ("auto", "finite_difference") else way == "batched"
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self.counts)
 
     @property
     def size(self) -> int:
@@ -97,9 +97,13 @@ class Parts:
                     terms = [self._snapshot.terms(point, batch) for batch in part]
                 sums.append(sum(float(entry.total) for entry in terms))
                 counts.append(sum(entry.count for entry in terms))
-        self._counts = counts
+        # Parts without a term (all targets ignored) have no loss.
+        told = [place for place, count in enumerate(counts) if count]
+        self._parts = [self._parts[place] for place in told]
+        self._counts = [counts[place] for place in told]
         self._meter.count(forwards=sum(counts) / self._pass_terms)
-        return torch.tensor(sums, dtype=torch.float64) / torch.tensor(counts)
+        losses = torch.tensor([sums[place] for place in told], dtype=torch.float64)
+        return losses / torch.tensor(self._counts)
 
     def losses(
         self,
@@ -123,18 +127,18 @@ class Parts:
 
     def means(self, metric: Callable[[Tensor, Any], Tensor], deltas: Tensor) -> Tensor:
         """Mean of ``metric(outputs, batch)`` over the first part at K offsets, (K,) float64."""
-        sums, counts = torch.zeros(len(deltas), dtype=torch.float64), 0
+        sums, count = torch.zeros(len(deltas), dtype=torch.float64), 0
+        part = self._parts[0]
         with self._snapshot.evaluating(gradient=False):
-            for batch in self._parts[0]:
-                for row, delta in enumerate(deltas):
-                    outputs = self._snapshot.outputs(
-                        self._space.split(self._weights + delta), batch
-                    )
-                    values = metric(outputs, batch).double()
-                    sums[row] += float(values.sum())
-                counts += values.numel()
+            for row, delta in enumerate(deltas):
+                point, count = self._space.split(self._weights + delta), 0
+                with self._snapshot.calibrated(point, part):
+                    for batch in part:
+                        values = metric(self._snapshot.outputs(point, batch), batch).double()
+                        sums[row] += float(values.sum())
+                        count += values.numel()
         self._meter.count(forwards=self._share([0] * len(deltas)))
-        return sums / counts
+        return sums / count
 
     def _share(self, which: Sequence[int]) -> float:
         return sum(self.counts[part] for part in which) / self._pass_terms
@@ -199,7 +203,9 @@ class Parts:
         gradient: bool,
         shared: bool,
     ) -> bool:
-        if count < 2 or (not shared and stacked(list(batches)) is None):
+        if count < 2 or (deltas is None and shared):  # once is enough for all
+            return False
+        if not shared and stacked(list(batches)) is None:
             return False
         if self._forced is not None:
             return self._forced

@@ -159,7 +159,7 @@ class Probe(Evaluations):
         Raises:
             ValueError: If a number is not positive.
         """
-        if min(size or 1, points or 1) < 1:
+        if any(number is not None and number < 1 for number in (size, points)):
             raise ValueError(f"size and points must be positive, got {size} and {points}")
         if size is None and points is None:
             return self._whole
