@@ -17,8 +17,8 @@ from landscape.measures.spectral import of_mean
 from landscape.probing import Probe
 from landscape.results import Estimate, Status
 
-# With fewer effective pairs the most extreme loss alone sets a tilted mean.
-_COLLAPSED = 2.0
+# With fewer effective pairs than this share, a few extreme losses set a tilted mean and its error.
+_COLLAPSED = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ def log_mean_rise(losses: NoiseLosses, t: float) -> Estimate:
 
     Returns:
         The estimate, with the effective number of samples (sum q)^2 / sum q^2, q = exp(t L);
-        uncertain where a single pair outweighs the others.
+        uncertain where few pairs outweigh the others.
     """
     powers = t * np.stack([losses.plus, losses.minus]) - t * losses.base  # (2, pairs)
     highest = float(powers.max())
@@ -120,13 +120,14 @@ def log_mean_rise(losses: NoiseLosses, t: float) -> Estimate:
     effective = _effective(weights)
     mean = SampleMean(value=value, stderr=error / abs(t), degrees=len(pairs) - 1)
     found = of_mean(mean, samples=2 * len(pairs), effective_samples=effective)
-    if _effective(pairs) >= _COLLAPSED:
+    if _effective(pairs) >= _COLLAPSED * len(pairs):
         return found
     return replace(
         found,
         status=Status.UNCERTAIN,
-        message=f"Only {effective:.1f} of {2 * len(pairs)} samples count, so that the most extreme "
-        "loss seen sets the value; reduce the noise or the tilt, or raise samples.",
+        message=f"Only {effective:.1f} of {2 * len(pairs)} samples count, so that a few extreme "
+        "losses set the value and worse ones are missed; reduce the noise or the tilt, or raise "
+        "samples.",
     )
 
 

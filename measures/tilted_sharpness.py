@@ -27,8 +27,8 @@ class TiltedSharpness(NoiseMeasure):
         1. The training method clips the noise to a radius and adds a SAM step; the measure is the
            objective itself, with plain noise.
         2. The effective sample size (sum q)^2 / sum q^2, q = exp(t L), is in the diagnostics.
-           Where a single pair outweighs the others, the value is a lower bound set by the largest
-           loss seen, and the status says so.
+           Where few pairs outweigh the others, the value is a lower bound set by the largest losses
+           seen, and the status says so.
 
     Args:
         rho: Standard deviation of the noise, or several.

@@ -91,12 +91,12 @@ def test_at_a_minimum_it_is_the_largest_eigenvalue(symmetric, kind, dtype):
     values = spectrum(kind, seed)
     matrix = symmetric(values, seed, dtype)
     probe = bowl(matrix, torch.zeros(SIZE, dtype=dtype))
-    for rho in (0.05, 2.0):
-        truth = rho**2 * values.max() / 2
-        found = value(probe, "max-sharpness", rho=rho, steps=50)
-        assert found == pytest.approx(truth, rel=1e-3)
-        assert found <= truth * (1 + (1e-5 if dtype == torch.float32 else 1e-12))
-    assert value(probe, "min-sharpness", rho=2.0) == 0
+    rho = 0.05 if dtype == torch.float32 else 2.0
+    truth = rho**2 * values.max() / 2
+    found = value(probe, "max-sharpness", rho=rho, steps=50)
+    assert found == pytest.approx(truth, rel=1e-3)
+    assert found <= truth * (1 + (1e-5 if dtype == torch.float32 else 1e-12))
+    assert value(probe, "min-sharpness", rho=rho) == 0
 
 
 def test_at_a_saddle_each_end_has_its_eigenvalue(symmetric):
@@ -108,8 +108,18 @@ def test_at_a_saddle_each_end_has_its_eigenvalue(symmetric):
     assert down == pytest.approx(-0.045 * values.min(), rel=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["one-outlier", "close-pair", "dense", "indefinite", "negative"])
-@pytest.mark.parametrize("rho", [0.05, 2.0])
+@pytest.mark.parametrize(
+    ("kind", "rho"),
+    [
+        ("one-outlier", 0.05),
+        ("one-outlier", 1.0),
+        ("close-pair", 0.5),
+        ("dense", 2.0),
+        ("indefinite", 0.05),
+        ("indefinite", 2.0),
+        ("negative", 5.0),
+    ],
+)
 def test_away_from_the_minimum_it_is_the_trust_region(symmetric, kind, rho):
     matrix = symmetric(spectrum(kind, 1), 1)
     w = torch.randn(SIZE, generator=generator(4), dtype=torch.float64)
@@ -170,7 +180,7 @@ def scan(result):
         ({"geometry": "elementwise", "eta": 0.3}, lambda w: np.abs(w) + 0.3),
     ],
 )
-@pytest.mark.parametrize("rho", [1e-3, 0.5, 30.0])
+@pytest.mark.parametrize("rho", [1e-3, 30.0])
 def test_a_linear_loss_rises_by_the_dual_norm(config, scale, rho):
     w = torch.randn(SIZE, generator=generator(1), dtype=torch.float64)
     g = torch.randn(SIZE, generator=generator(2), dtype=torch.float64)
@@ -222,12 +232,12 @@ RHOS = (0.01, 0.05, 0.2, 1.0)
 
 
 @pytest.mark.parametrize("name", ["max-sharpness", "min-sharpness", "adaptive-sharpness"])
-@pytest.mark.parametrize(("norm", "seed"), [("l2", 0), ("l2", 1), ("linf", 2)])
+@pytest.mark.parametrize(("norm", "seed"), [("l2", 0), ("linf", 2)])
 def test_it_does_not_fall_as_the_radius_grows(name, norm, seed):
     probe = relu_net(seed)
     factor = 1.0 if norm == "l2" else 0.1
     radii = [factor * rho for rho in RHOS]
-    config = {"norm": norm, "m": 8}
+    config = {"norm": norm, "m": 12}
     alone = [measures.get(name, rho=rho, **config).compute(probe).value for rho in radii]
     assert alone[0] > 0
     assert alone == sorted(alone)
@@ -242,7 +252,7 @@ def test_it_does_not_fall_as_the_radius_grows(name, norm, seed):
 
 
 @pytest.mark.parametrize("name", ["max-sharpness", "bilateral-sharpness", "keskar-sharpness"])
-@pytest.mark.parametrize("config", [{}, {"one_step": True}])
+@pytest.mark.parametrize("config", [{"steps": 8}, {"one_step": True}])
 def test_radii_as_a_sequence_or_as_a_scan(name, config):
     probe = relu_net(0)
     first = measures.get(name, rho=(0.1, 0.02, 0.4), **config)
@@ -251,8 +261,8 @@ def test_radii_as_a_sequence_or_as_a_scan(name, config):
     assert first.compute(probe).value == second.compute(relu_net(0)).value
     around = measures.get(name, rho=0.1, scan="around", **config)
     assert around.all_radii == pytest.approx((0.025, 0.05, 0.1, 0.2, 0.4))
-    points = scan(around.compute(probe))
-    assert points[2]["value"] == around.compute(probe).value
+    found = around.compute(probe)
+    assert scan(found)[2]["value"] == found.value
 
 
 @pytest.mark.parametrize("compat", [None, "andriushchenko2023"])
@@ -268,9 +278,9 @@ def test_rises_are_those_of_points_in_the_ball(geometry, norm, compat):
     )
     base = probe.evidence(parts)
     ball = geometry.ball(probe.weights(), probe.space, norm)
-    random = rho * ball.sample_surface(300, generator(0))
+    random = rho * ball.sample_surface(100, generator(0))
     for part in range(2):
-        others = base.parts.losses(random, [part] * 300).numpy() - base.losses[part]
+        others = base.parts.losses(random, [part] * 100).numpy() - base.losses[part]
         assert ascent.rises[0, part] >= max(others.max(), 0.0)
         # Nor is it more than the gradient's bound and the curvature inside can give.
         steepest = rho * float(ball.dual_norm(base.gradients([part])))

@@ -162,33 +162,33 @@ def test_drawn_targets_give_the_gauss_newton_trace(objective):
     """
     model = net(activation=nn.Tanh)
     batches = data(10, targets=LOSSES[objective][0])
-    probe = Probe(model, objective, batches)
+    probe = Probe(model, objective, batches, products="batched")
     summed = gauss_newton_trace(model, batches, objective)
     terms = 1 if objective == "cross_entropy" else 3
     identity = torch.eye(probe.size, dtype=torch.float64)
     assert float(probe.ggnvp(identity).trace()) == pytest.approx(summed / terms)
-    values = [measured(probe, "fisher-trace", seed, kind="model").value for seed in range(80)]
+    values = [measured(probe, "fisher-trace", seed, kind="model").value for seed in range(40)]
     error = np.std(values, ddof=1) / math.sqrt(len(values))
     assert abs(np.mean(values) - summed / terms**2) < 4 * error
-    assert error < 0.1 * np.mean(values)
+    assert error < 0.15 * np.mean(values)
 
 
 def test_a_single_output_has_the_trace_of_gauss_newton():
     model = net(outputs=1, activation=nn.Tanh)
     batches = data(10, targets="values", outputs=1)
-    probe = Probe(model, "mse", batches)
+    probe = Probe(model, "mse", batches, products="batched")
     truth = gauss_newton_trace(model, batches, "mse")
-    values = [measured(probe, "fisher-trace", seed, kind="model").value for seed in range(80)]
-    assert abs(np.mean(values) - truth) < 4 * np.std(values, ddof=1) / math.sqrt(80)
+    values = [measured(probe, "fisher-trace", seed, kind="model").value for seed in range(40)]
+    assert abs(np.mean(values) - truth) < 4 * np.std(values, ddof=1) / math.sqrt(40)
 
 
 def test_the_diagonal_of_drawn_targets_is_gauss_newtons():
     model, batches = net(activation=nn.Tanh), data(10)
-    probe = Probe(model, "cross_entropy", batches)
+    probe = Probe(model, "cross_entropy", batches, products="batched")
     truth = probe.ggnvp(torch.eye(probe.size, dtype=torch.float64)).diagonal()
-    requests = [ExampleGradientsRequest(targets="model", seed=seed) for seed in range(150)]
+    requests = [ExampleGradientsRequest(targets="model", seed=seed) for seed in range(80)]
     drawn = torch.stack([probe.evidence(request).diagonal for request in requests])
-    error = drawn.std(0) / math.sqrt(150)
+    error = drawn.std(0) / math.sqrt(80)
     assert ((drawn.mean(0) - truth).abs() <= 5 * error + 1e-12).all()
 
 
@@ -244,13 +244,13 @@ def test_fisher_rao_against_the_fisher_matrix():
     g = example_gradients(model, batches, functional.cross_entropy)
     w = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
     truth = math.sqrt(float(w @ (g.T @ g / 12) @ w))
-    probe = Probe(model, "cross_entropy", batches)
+    probe = Probe(model, "cross_entropy", batches, products="batched")
     assert measured(probe, "fisher-rao-norm").value == pytest.approx(truth)
     fisher = probe.ggnvp(w) @ w  # the model's Fisher information for cross-entropy
     values = [
-        measured(probe, "fisher-rao-norm", seed, kind="model").value ** 2 for seed in range(80)
+        measured(probe, "fisher-rao-norm", seed, kind="model").value ** 2 for seed in range(40)
     ]
-    assert abs(np.mean(values) - float(fisher)) < 4 * np.std(values, ddof=1) / math.sqrt(80)
+    assert abs(np.mean(values) - float(fisher)) < 4 * np.std(values, ddof=1) / math.sqrt(40)
 
 
 # -- statuses -------------------------------------------------------------------------------------

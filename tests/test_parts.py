@@ -317,6 +317,26 @@ def test_a_part_without_terms_does_not_spoil_the_others(ignoring):
     assert np.isfinite(result.value)
 
 
+def test_the_first_points_without_any_term(ignoring):
+    """Two sequences of which nothing is asked, and only they are looked at."""
+    model, (x, y) = ignoring
+    y = y[[4, 5, 0, 1]].clone()
+    y[:2] = -1
+    probe = Probe(model, CrossEntropy(ignore_index=-1), [(x[:4], y)])
+    for name in ("sam-gap", "max-sharpness", "average-sharpness", "fisher-trace"):
+        result = measures.get(name, points=2).compute(probe)
+        assert not result.status.measured
+        assert result.message
+
+
+def test_outputs_that_are_not_numbers_are_not_right():
+    """Argmax of NaN is 0, the label."""
+    model = nn.Linear(2, 3)
+    probe = Probe(model, "cross_entropy", [(torch.ones(4, 2), torch.zeros(4, dtype=torch.long))])
+    broken = torch.full((1, probe.size), torch.nan)
+    assert float(probe.means(probe.objective.correct, broken)[0]) == 0
+
+
 # -- cost and state -------------------------------------------------------------------------------
 
 

@@ -295,12 +295,12 @@ def test_a_loss_that_is_not_finite_inside_the_ball(kind, config):
 
     probe = probe_of(cliff, [0.5, 0.5])
     for name in ("max-sharpness", "bilateral-sharpness", "adaptive-sharpness"):
-        result = told(probe, name, rho=0.5, **config)
+        result = told(probe, name, rho=0.5, steps=6, **config)
         assert result.status is Status.UNDEFINED
         assert "not finite" in result.message
-        inside = told(probe, name, rho=0.01, **config)
+        inside = told(probe, name, rho=0.01, steps=6, **config)
         assert inside.value > 0
-    scanned = measures.get("max-sharpness", rho=0.01, scan=(0.5,), **config).compute(probe)
+    scanned = measures.get("max-sharpness", rho=0.01, scan=(0.5,), steps=6, **config).compute(probe)
     assert [p["status"] for p in scanned.diagnostics["scan"]["points"]] == ["ok", "undefined"]
 
 

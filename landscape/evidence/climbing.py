@@ -106,24 +106,29 @@ def climb(  # noqa: PLR0913 - a pure function of all of them
     model = SecantModel(ball.slopes(base)) if isinstance(ball, L2Ball) else None
     for step in range(steps):
         losses, gradients = evaluate(deltas, True)
-        directions = ball.steepest(torch.nan_to_num(gradients, 0.0, 0.0, 0.0))
+        if not gradients.sum().isfinite():
+            gradients = torch.nan_to_num(gradients, 0.0, 0.0, 0.0)
+        directions = ball.steepest(gradients)
         if step == 0:
             directions = _unstuck(directions, ball, generator)
         best.see(deltas, losses, directions)
         visited = deltas
         back = best.stalled(step)[:, None]
-        deltas = torch.where(back, best.deltas, deltas)
-        before = torch.where(back, best.deltas, before)
-        directions = torch.where(back, best.directions, directions)
+        if back.any():
+            deltas = torch.where(back, best.deltas, deltas)
+            before = torch.where(back, best.deltas, before)
+            directions = torch.where(back, best.directions, directions)
         aim = ball.project(deltas + best.lengths(deltas) * directions, rho)
         if step > 0:
-            aim = deltas + _MOMENTUM * (aim - deltas) + (1 - _MOMENTUM) * (deltas - before)
+            leaps = best.rising(deltas) & ~back
             if isinstance(ball, L2Ball) and model is not None:
                 model.add(ball.coordinates(visited), ball.slopes(gradients))
                 point, slope = model.maximum(rho)
                 lead = slope / slope.norm(dim=1, keepdim=True).clamp_min(_TINY)
                 leap = ball.offsets(point + best.lengths(deltas) * lead)
-                aim = torch.where(best.rising(deltas) & ~back, leap, aim)
+                aim = leap if leaps.all() else torch.where(leaps, leap, _heavy(aim, deltas, before))
+            else:
+                aim = _heavy(aim, deltas, before)
             aim = ball.project(aim, rho)
         deltas, before = aim, deltas
         if step < _LATE * steps:
@@ -132,12 +137,24 @@ def climb(  # noqa: PLR0913 - a pure function of all of them
     return Climb(best.deltas, best.losses, best.losses - late, best.nan, best.infinite)
 
 
+def _heavy(aim: Tensor, deltas: Tensor, before: Tensor) -> Tensor:
+    """The aim with momentum, a (z - x) + (1 - a) (x - x_before) from x."""
+    return deltas + _MOMENTUM * (aim - deltas) + (1 - _MOMENTUM) * (deltas - before)
+
+
 def _unstuck(directions: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
     """Random directions where there is no slope: an exact minimum is no maximum."""
     flat = ~directions.any(1, keepdim=True)
     if not flat.any():
         return directions
     return torch.where(flat, ball.sample_surface(len(directions), generator), directions)
+
+
+def _replaced(old: Tensor, new: Tensor, rows: Tensor) -> Tensor:
+    """Some rows of one tensor, the others of another; neither is changed."""
+    if rows.all():
+        return new
+    return torch.where(rows.to(old.device)[:, None], new, old) if rows.any() else old
 
 
 class _Best:
@@ -167,12 +184,10 @@ class _Best:
         self._previous = losses
         better = losses > self.losses
         self.losses = torch.where(better, losses, self.losses)
-        moved = better.to(deltas.device)[:, None]
-        self.deltas = torch.where(moved, deltas, self.deltas)
+        self.deltas = _replaced(self.deltas, deltas, better)
         if directions is not None:
             # The checkpoint itself is the first point seen and the first candidate.
-            at_best = (losses >= self.losses).to(deltas.device)[:, None]
-            self.directions = torch.where(at_best, directions, self.directions)
+            self.directions = _replaced(self.directions, directions, losses >= self.losses)
 
     def stalled(self, step: int) -> Tensor:
         """Rows whose step was halved just now, and that go back to their best point, (K,) bool."""

@@ -66,8 +66,10 @@ class NoiseRequest:
         for start in range(0, self.pairs, most):
             count = min(most, self.pairs - start)
             # Drawn one by one, so that the numbers do not depend on the memory.
-            noise = torch.cat([self.sigma * draw(1, generator) for _ in range(count)])
-            both = torch.cat([noise, -noise])
+            both = ball.scale.new_empty(2 * count, probe.size)
+            for row in range(count):
+                torch.mul(draw(1, generator)[0], self.sigma, out=both[row])
+            torch.neg(both[:count], out=both[count:])
             losses = parts.losses(both, [0] * len(both))
             plus.append(losses[:count])
             minus.append(losses[count:])

@@ -35,16 +35,17 @@ class SecantModel:
         Rows with a slope that is not finite take in nothing.
         """
         changes = slopes - self._base
-        told = changes.isfinite().all(1, keepdim=True)
-        self._points = [*self._points, torch.where(told, points, 0)][-_WINDOW:]
-        self._changes = [*self._changes, torch.where(told, changes, 0)][-_WINDOW:]
+        told = _dot(changes, changes).isfinite()[:, None]
+        if not told.all():
+            points, changes = torch.where(told, points, 0), torch.where(told, changes, 0)
+        self._points = [*self._points, points][-_WINDOW:]
+        self._changes = [*self._changes, changes][-_WINDOW:]
 
     def maximum(self, rho: float) -> tuple[Tensor, Tensor]:
         """The model's best points with |u| <= rho and its slopes there, (K, P) both."""
-        points, changes = torch.stack(self._points, 1), torch.stack(self._changes, 1)
-        gram = (points @ points.mT).double()
-        curvature = (points @ changes.mT).double()
-        slope = (points @ self._base[:, :, None]).double()[:, :, 0]
+        gram = _products(self._points, self._points)
+        curvature = _products(self._points, self._changes)
+        slope = _products(self._points, [self._base])[:, :, 0]
         values, vectors = torch.linalg.eigh(gram)
         kept = values > _DISTINCT * values[:, -1:].clamp_min(torch.finfo(torch.float64).tiny)
         scale = torch.where(kept, values.clamp_min(1e-300).rsqrt(), 0)
@@ -52,9 +53,25 @@ class SecantModel:
         inner = basis.mT @ ((curvature + curvature.mT) / 2) @ basis
         reduced = (basis.mT @ slope[:, :, None])[:, :, 0]
         place = _trust_region(inner, reduced, kept, rho)
-        weights = (basis @ place[:, :, None]).to(points.dtype)
-        best = (weights * points).sum(1)
-        return best, self._base + (weights * changes).sum(1)
+        weights = (basis @ place[:, :, None])[:, :, 0]
+        best, change = torch.zeros_like(self._base), torch.zeros_like(self._base)
+        for column, (point, moved) in enumerate(zip(self._points, self._changes, strict=True)):
+            weight = weights[:, column : column + 1].to(best.dtype)
+            best.addcmul_(weight, point)
+            change.addcmul_(weight, moved)
+        return best, change.add_(self._base)
+
+
+def _products(rows: list[Tensor], columns: list[Tensor]) -> Tensor:
+    """Inner products of K vectors each, (K, rows, columns) float64."""
+    return torch.stack(
+        [torch.stack([_dot(row, column) for column in columns], 1) for row in rows],
+        1,
+    ).double()
+
+
+def _dot(left: Tensor, right: Tensor) -> Tensor:
+    return torch.bmm(left[:, None, :], right[:, :, None])[:, 0, 0]
 
 
 def _trust_region(curvature: Tensor, slope: Tensor, kept: Tensor, rho: float) -> Tensor:

@@ -24,6 +24,8 @@ class Ball(ABC):
     def __init__(self, scale: Tensor) -> None:
         self.scale = scale
         self.free = int((scale > 0).sum())
+        #: Whether c = 1 throughout, so that nothing need be scaled.
+        self._even = bool((scale == 1).all())
         self._inverse = torch.where(scale > 0, 1 / scale.clamp_min(_tiny(scale)), 0)
 
     @abstractmethod
@@ -56,7 +58,7 @@ class Ball(ABC):
 
     def gaussian(self, count: int, generator: torch.Generator) -> Tensor:
         """Draws from N(0, diag(c^2)), (count, P)."""
-        return self._draw(torch.randn, count, generator) * self.scale
+        return self._scaled(self._draw(torch.randn, count, generator))
 
     def retract(self, deltas: Tensor) -> Tensor:
         """Offsets of the parameters that tangent vectors lead to; the same in a flat geometry."""
@@ -65,8 +67,17 @@ class Ball(ABC):
     def _draw(self, kind: object, count: int, generator: torch.Generator) -> Tensor:
         # On the CPU and in one precision, so that every device and dtype gets the same numbers.
         draws = kind(count, len(self.scale), generator=generator)  # type: ignore[operator]
-        found: Tensor = draws.to(device=self.scale.device, dtype=self.scale.dtype)
-        return found * (self.scale > 0)
+        return self._inside(draws.to(device=self.scale.device, dtype=self.scale.dtype))
+
+    def _inside(self, rows: Tensor) -> Tensor:
+        """Rows without the entries that have no extent."""
+        return rows if self.free == len(self.scale) else rows * (self.scale > 0)
+
+    def _scaled(self, rows: Tensor) -> Tensor:
+        return rows if self._even else rows * self.scale
+
+    def _unscaled(self, rows: Tensor) -> Tensor:
+        return rows if self._even else rows * self._inverse
 
     def _outside(self, deltas: Tensor) -> Tensor:
         """Rows that leave the directions of the ball, (K,) bool."""
@@ -81,27 +92,27 @@ class L2Ball(Ball):
 
     def coordinates(self, deltas: Tensor) -> Tensor:
         """U = delta / c, zero where c is."""
-        return deltas * self._inverse
+        return self._unscaled(deltas)
 
     def offsets(self, coordinates: Tensor) -> Tensor:
         """Delta = c u."""
-        return coordinates * self.scale
+        return self._scaled(coordinates)
 
     def slopes(self, gradients: Tensor) -> Tensor:
         """Gradients by u, c g."""
-        return gradients * self.scale
+        return self._scaled(gradients)
 
     def norm(self, deltas: Tensor) -> Tensor:
         """||delta / c||_2."""
-        norms = _length(deltas * self._inverse)
+        norms = _length(self._unscaled(deltas))
         return torch.where(self._outside(deltas), torch.inf, norms)
 
     def project(self, deltas: Tensor, rho: Tensor | float) -> Tensor:
         """Radial scaling, the nearest point in the norm ||. / c||_2."""
-        inside = deltas * (self.scale > 0)
-        norms = _length(inside * self._inverse)
+        inside = self._inside(deltas)
+        norms = _length(self._unscaled(inside))
         shrink = (rho / norms.clamp_min(_tiny(deltas))).clamp_max(1)
-        return inside * shrink[:, None]
+        return inside * shrink.to(deltas.dtype)[:, None]
 
     def project_euclidean(self, deltas: Tensor, rho: float) -> Tensor:
         """delta_i = z_i c_i^2 / (c_i^2 + nu), nu the root of the norm's equation by bisection."""
@@ -121,18 +132,18 @@ class L2Ball(Ball):
 
     def steepest(self, gradients: Tensor) -> Tensor:
         """c^2 g / ||c g||_2."""
-        lengths = self.dual_norm(gradients)
-        scaled = gradients / _safe(lengths)[:, None].to(gradients.dtype)
-        return scaled * self.scale * self.scale
+        # Scaled by the length first: squares of tiny scales would vanish.
+        scaled = gradients / _safe(self.dual_norm(gradients))[:, None].to(gradients.dtype)
+        return self._scaled(self._scaled(scaled))
 
     def dual_norm(self, gradients: Tensor) -> Tensor:
         """||c g||_2."""
-        return _length(gradients * self.scale)
+        return _length(self._scaled(gradients))
 
     def sample_surface(self, count: int, generator: torch.Generator) -> Tensor:
         """Uniform on the unit sphere of delta / c."""
         draws = self._draw(torch.randn, count, generator)
-        return draws / _safe(_length(draws))[:, None] * self.scale
+        return self._scaled(draws / _safe(_length(draws))[:, None].to(draws.dtype))
 
     def sample_inside(self, count: int, generator: torch.Generator) -> Tensor:
         """Uniform in the ellipsoid: a direction times U^(1/n), n the free entries."""
@@ -184,10 +195,8 @@ def _uniform(count: int, size: int, *, generator: torch.Generator) -> Tensor:
 
 
 def _length(rows: Tensor) -> Tensor:
-    """Euclidean length of each row: scaled, so that its squares neither vanish nor overflow."""
-    largest = rows.abs().amax(1, keepdim=True)
-    safe = torch.where(largest.isfinite() & (largest > 0), largest, 1)
-    lengths: Tensor = torch.linalg.vector_norm(rows / safe, dim=1) * safe[:, 0]
+    """Euclidean length of each row, in float64, where no square vanishes or overflows."""
+    lengths: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
     return lengths
 
 

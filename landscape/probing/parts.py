@@ -157,7 +157,8 @@ class Parts:
                 self._recalibrated(deltas, which, sums, gradients)
                 return sums, gradients
             for rows, batch in self._jobs(which):
-                own = None if deltas is None else deltas[rows]
+                in_order = deltas is None or rows == list(range(len(which)))
+                own = deltas if in_order else cast("Tensor", deltas)[rows]
                 self._job(own, rows, batch, sums, gradients)
         return sums, gradients
 
