@@ -73,16 +73,19 @@ class CriticalSharpness(Measure):
             return Estimate.without_value(
                 Status.UNDEFINED, f"the {self.direction} is zero: there is no step to take"
             )
+        slope = float(torch.dot(probe.gradient().double(), downhill.double()))
+        if slope <= 0:
+            return Estimate.without_value(
+                Status.UNDEFINED, f"going against the {self.direction} does not lead downhill"
+            )
         base = probe.loss()
 
         def beyond(step: float) -> bool:
             loss = probe.loss(-step * downhill)
             return loss > base or math.isnan(loss)
 
-        slope = abs(float(torch.dot(probe.gradient().double(), downhill.double())))
-        square = float(downhill.double().square().sum())
         # Where the tangent would have brought the loss to zero: the right order for a trained net.
-        step = max(abs(base), 1e-12) / (slope if slope > 0 else square)
+        step = max(abs(base), 1e-12) / slope
         low, high, tried = 0.0, math.inf, 0
         while tried < self.doublings and (low == 0 or high == math.inf):
             tried += 1
@@ -98,8 +101,7 @@ class CriticalSharpness(Measure):
         if low == 0:
             return Estimate.without_value(
                 Status.UNDEFINED,
-                f"every step down to {high:.3g} raises the loss: the direction is no descent, or "
-                "the loss is at its precision",
+                f"every step down to {high:.3g} raises the loss: its fall is below the precision",
             )
         while high / low - 1 > self.tolerance:
             middle = math.sqrt(low * high)

@@ -19,6 +19,8 @@ from landscape.probing import Probe
 
 Array = NDArray[np.float64]
 _VECTORS = 4
+# Relative rounding of gradients that were summed in another order, in units of the precision.
+_ROUNDING = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +52,10 @@ class AgainstFullGradient(Rule):
     sigma: float = 1.0
 
     def directions(self, gradients: Tensor, probe: Probe) -> Tensor:
-        """What is left of the gradients."""
-        return gradients - self.sigma * probe.gradient()
+        """What is left of the gradients; nothing where that is only rounding."""
+        left = gradients - self.sigma * probe.gradient()
+        noise = _ROUNDING * torch.finfo(left.dtype).eps * gradients.norm(dim=1, keepdim=True)
+        return torch.where(left.norm(dim=1, keepdim=True) > noise, left, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
