@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, final
 
-from landscape.probing import Evidence, Probe
+from landscape.probing import Evidence, NoTermsError, Probe
 from landscape.results import Cost, Estimate, Result, Status
 
 Requests = Sequence[tuple[Probe, Evidence[Any]]]
@@ -131,6 +131,8 @@ class Measure(ABC):
                 estimate = _numbered(self.estimate(probe, seed))
         except DeclinedError as declined:
             estimate = Estimate.without_value(Status.DECLINED, str(declined))
+        except NoTermsError as empty:
+            estimate = Estimate.without_value(Status.UNDEFINED, str(empty))
         return Result(
             measure=self.label,
             estimate=estimate,

@@ -23,6 +23,11 @@ class FisherTrace(ExampleMeasure):
     Gauss-Newton matrix in expectation. Near interpolation the two differ by orders of magnitude.
     The standard error is that of the mean over the examples.
 
+    Notes:
+        1. The loss of an example is the mean over its terms (tokens, or entries for mean squared
+           error), as the loss of the data is; for K entries an example tr F is then 1/K of that
+           of their sum.
+
     Args:
         kind: "empirical" or "model".
 

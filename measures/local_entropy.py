@@ -19,7 +19,7 @@ class LocalEntropy(NoiseMeasure):
 
     F(w; gamma) = log integral of exp(-beta L(w') - gamma/2 ||w - w'||^2) dw' is this plus
     (P/2) log(2 pi / gamma), which is the same for all checkpoints of one architecture and is left
-    out; it is in the diagnostics as "volume". Larger is flatter.
+    out; for plain Gaussian noise it is in the diagnostics as "volume". Larger is flatter.
 
     Notes:
         1. Entropy-SGD estimates the gradient of F by Langevin dynamics; this is F itself, by the
@@ -60,11 +60,12 @@ class LocalEntropy(NoiseMeasure):
         """The log-mean-exp with the delta method's error, from the tilt t = -beta."""
         tilted = log_mean_rise(losses, -self.beta)
         low, high = (-self.beta * (end + losses.base) for end in reversed(tilted.interval))
+        even = self.norm == "l2" and self.geometry == "euclidean"
         volume = losses.free / 2 * math.log(2 * math.pi * losses.sigma**2)
         return replace(
             tilted,
             value=-self.beta * (tilted.value + losses.base),
             stderr=self.beta * tilted.stderr,
             interval=(low, high),
-            diagnostics={**tilted.diagnostics, "volume": volume},
+            diagnostics=tilted.diagnostics | ({"volume": volume} if even else {}),
         )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from landscape.geometry import Geometry, Norm, as_geometry, checked_norm
 from landscape.linalg import SampleMean
 from landscape.measures.base import DeclinedError, Measure
-from landscape.probing import Probe
+from landscape.probing import Parts, Probe
 from landscape.results import Estimate, Status
 
 Array = NDArray[np.float64]
@@ -174,6 +174,11 @@ def of_values(
         message=message,
         diagnostics={what: count, **diagnostics},
     )
+
+
+def cut_of(parts: Parts) -> dict[str, Any]:
+    """How the data were cut, as diagnostics; batches that cannot be cut are the parts."""
+    return {"terms_per_part": parts.counts[0], "cut_as_asked": parts.as_asked}
 
 
 def no_room(geometry: str) -> Estimate:

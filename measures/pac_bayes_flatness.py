@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from landscape.evidence.noise_tolerance import Criterion, NoiseToleranceRequest
+from landscape.linalg import student_quantile
 from landscape.measures.base import CostClass, DeclinedError, Measure, Requests
 from landscape.probing import Probe
 from landscape.results import Estimate, Status
@@ -99,8 +100,8 @@ class PacBayesFlatness(Measure):
         if math.isinf(found.high):
             return Estimate.without_value(Status.UNDEFINED, _LARGEST.format(largest=self.largest))
         sigma = math.sqrt(found.low * found.high)
-        least = max(found.low - 2 * found.stderr, sigma / 10)
-        most = found.high + 2 * found.stderr
+        half = student_quantile(self.draws - 1) * found.stderr
+        least, most = max(found.low - half, sigma / 10), found.high + half
         unsure = most / least > 2
         return Estimate(
             value=1 / sigma**2,

@@ -11,7 +11,7 @@ import numpy as np
 
 from landscape.evidence import PartsRequest, Rule, StepRequest
 from landscape.measures.base import CostClass, Requests
-from landscape.measures.neighbourhood import NeighbourhoodMeasure, no_room, of_values
+from landscape.measures.neighbourhood import NeighbourhoodMeasure, cut_of, no_room, of_values
 from landscape.probing import Evidence, Probe
 from landscape.results import Estimate, Status
 
@@ -75,7 +75,7 @@ class PerturbationGap(NeighbourhoodMeasure):
         """The mean over the parts, at every radius."""
         own = self._probe(probe)
         steps = own.evidence(self._request(seed))
-        terms = own.evidence(self._parts()).parts.counts[0]
+        cut = cut_of(own.evidence(self._parts()).parts)
         if not steps.free:
             return no_room(self.geometry)
         if steps.still.any():
@@ -93,7 +93,7 @@ class PerturbationGap(NeighbourhoodMeasure):
                     f"the loss of {blind} of {len(changes)} parts is not finite one step away; "
                     "reduce rho",
                 )
-            return of_values(changes, terms_per_part=terms)
+            return of_values(changes, **cut)
 
         return self._scanned(at)
 

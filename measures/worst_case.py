@@ -11,8 +11,14 @@ import numpy as np
 from landscape.evidence import AlongGradient, AscentRequest, PartsRequest, StepRequest
 from landscape.evidence.ascent import Compat, Direction
 from landscape.measures.base import CostClass, Requests
-from landscape.measures.neighbourhood import Array, NeighbourhoodMeasure, no_room, of_values
-from landscape.probing import Evidence, Probe
+from landscape.measures.neighbourhood import (
+    Array,
+    NeighbourhoodMeasure,
+    cut_of,
+    no_room,
+    of_values,
+)
+from landscape.probing import Evidence, Parts, Probe
 from landscape.results import Estimate, Status
 
 _SETTLED = 0.02
@@ -108,7 +114,7 @@ class BallSharpness(NeighbourhoodMeasure):
                 sum((part.rises[place] / unit for part in found), np.zeros(len(unit))),
                 late=float(sum((part.late[place] / unit).mean() for part in found)),
                 blind=int(sum(part.nonfinite[place].sum() for part in found)),
-                terms=base.parts.counts[0],
+                parts=base.parts,
             )
 
         return self._scanned(at)
@@ -117,7 +123,7 @@ class BallSharpness(NeighbourhoodMeasure):
         """What a rise of each part is divided by."""
         return np.ones_like(losses)
 
-    def _judged(self, rises: Array, *, late: float, blind: int, terms: int) -> Estimate:
+    def _judged(self, rises: Array, *, late: float, blind: int, parts: Parts) -> Estimate:
         if blind:
             return Estimate.without_value(
                 Status.UNDEFINED,
@@ -125,7 +131,7 @@ class BallSharpness(NeighbourhoodMeasure):
                 f"reduce {self.radius_field}",
                 largest_finite=float(rises.mean()),
             )
-        found = of_values(rises, late=late, least=0.0, ascent_error=late, terms_per_part=terms)
+        found = of_values(rises, late=late, least=0.0, ascent_error=late, **cut_of(parts))
         if late > _SETTLED * found.value:
             message = "The search was still gaining; raise steps."
             return replace(found, status=Status.NOT_CONVERGED, message=message)

@@ -228,7 +228,7 @@ def relu_net(seed, dtype=torch.float32):
     return Probe(model.to(dtype), "cross_entropy", [batch], products="loop")
 
 
-RHOS = (0.01, 0.05, 0.2, 1.0)
+RHOS = (0.01, 0.1, 1.0)
 
 
 @pytest.mark.parametrize("name", ["max-sharpness", "min-sharpness", "adaptive-sharpness"])
@@ -241,7 +241,7 @@ def test_it_does_not_fall_as_the_radius_grows(name, norm, seed):
     alone = [measures.get(name, rho=rho, **config).compute(probe).value for rho in radii]
     assert alone[0] > 0
     assert alone == sorted(alone)
-    once = measures.get(name, rho=radii[2], scan=tuple(radii), **config).compute(probe)
+    once = measures.get(name, rho=radii[1], scan=tuple(radii), **config).compute(probe)
     points = scan(once)
     assert [point["at"] for point in points] == pytest.approx(radii)
     within = [point["value"] for point in points]
@@ -318,9 +318,9 @@ def test_climb_stays_inside_the_ball():
 def test_more_restarts_and_another_seed():
     probe = relu_net(2)
     one = measures.get("max-sharpness", rho=1.0, m=8).compute(probe)
-    many = measures.get("max-sharpness", rho=1.0, m=8, restarts=4).compute(probe)
+    many = measures.get("max-sharpness", rho=1.0, m=8, restarts=2).compute(probe)
     assert many.value >= one.value * (1 - 1e-6)
-    again = measures.get("max-sharpness", rho=1.0, m=8, restarts=4).compute(relu_net(2))
+    again = measures.get("max-sharpness", rho=1.0, m=8, restarts=2).compute(relu_net(2))
     assert again.value == many.value
 
 

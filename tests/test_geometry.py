@@ -56,7 +56,7 @@ held = st.sampled_from([(), (0,), (2, 5), (0, 1, 2, 3, 4)])
 
 
 @pytest.mark.parametrize("kind", BALLS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=seeds, spread=spreads, zeros=held)
 def test_norm_is_its_definition(kind, seed, spread, zeros):
     ball = kind(scales(seed, spread, zeros))
@@ -74,7 +74,7 @@ def test_leaving_the_free_directions_is_infinitely_far(kind):
 
 
 @pytest.mark.parametrize("kind", BALLS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=seeds, spread=spreads, zeros=held)
 def test_the_steepest_point_attains_the_dual_norm(kind, seed, spread, zeros):
     ball = kind(scales(seed, spread, zeros))
@@ -114,7 +114,7 @@ def test_tiny_and_huge_gradients_in_float32(kind, size):
 
 @pytest.mark.parametrize("kind", BALLS)
 @pytest.mark.parametrize("way", ["project", "project_euclidean"])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=seeds, rho=radii, spread=spreads, zeros=held)
 def test_projections_land_inside_and_stay(kind, way, seed, rho, spread, zeros):
     ball = kind(scales(seed, spread, zeros))

@@ -261,7 +261,7 @@ def classifier():
     return Probe(model, "cross_entropy", [(x, y)]), model, (x, y)
 
 
-def noisy(classifier, sigma, *, magnitude_aware, count=1500):
+def noisy(classifier, sigma, *, magnitude_aware, count=800):
     """Falls of the accuracy and rises of the loss under fresh noise of standard deviation sigma."""
     probe, model, (x, y) = classifier
     weights = probe.weights()
@@ -297,8 +297,8 @@ def test_the_noise_found_costs_what_was_asked(classifier, magnitude_aware, crite
     sigma = float(np.mean(found))
     accuracy, loss = noisy(classifier, sigma, magnitude_aware=magnitude_aware)
     costs = accuracy if criterion == "accuracy" else loss
-    # Eighty draws in all against fifteen hundred fresh ones.
-    error = float(costs.std()) * math.sqrt(1 / 80 + 1 / 1500)
+    # Eighty draws in all against eight hundred fresh ones.
+    error = float(costs.std()) * math.sqrt(1 / 80 + 1 / 800)
     assert abs(float(costs.mean()) - 0.1) < 4 * error
 
 

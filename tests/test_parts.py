@@ -25,10 +25,6 @@ def points(probe, count, seed=0, size=0.3):
     return size * torch.randn(count, probe.size, generator=generator(seed), dtype=probe.dtype)
 
 
-def one_term_each(batch):
-    return len(batch[0])
-
-
 def numbered(*sizes):
     """Batches whose inputs and targets are running numbers."""
     start, batches = 0, []
@@ -58,7 +54,7 @@ def numbered(*sizes):
     ],
 )
 def test_the_first_points_in_order(sizes, size, limit, expected):
-    parts, as_asked = cut_pass(numbered(*sizes), size=size, points=limit, terms=one_term_each)
+    parts, as_asked = cut_pass(numbered(*sizes), size=size, points=limit, by_example=lambda _: True)
     assert as_asked
     assert [[int(n) for _, y in part for n in y] for part in parts] == expected
     assert [[int(n) for x, _ in part for n in x] for part in parts] == expected
@@ -80,12 +76,12 @@ def test_what_has_no_common_length_is_not_cut():
     assert examples((torch.zeros(3), torch.tensor(1.0))) is None
     assert examples("no tensors") is None
     batches = [(torch.zeros(3, 1), torch.zeros(4)), (torch.zeros(3, 1), torch.zeros(4))]
-    parts, as_asked = cut_pass(batches, size=2, points=None, terms=one_term_each)
+    parts, as_asked = cut_pass(batches, size=2, points=None, by_example=lambda _: True)
     assert not as_asked
     assert [len(part) for part in parts] == [1, 1]
-    parts, as_asked = cut_pass(numbered(4, 4), size=2, points=None, terms=lambda _: 3)
+    parts, as_asked = cut_pass(numbered(4, 4), size=2, points=None, by_example=lambda _: False)
     assert not as_asked
-    whole, _ = cut_pass(batches, size=None, points=2, terms=one_term_each)
+    whole, _ = cut_pass(batches, size=None, points=2, by_example=lambda _: True)
     assert [len(part) for part in whole] == [2]
 
 

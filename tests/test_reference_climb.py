@@ -118,7 +118,7 @@ SCALES = {
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_step_is_the_published_one(norm, scale, steps, close):
     c, rho = SCALES[scale], 0.8 if norm == "l2" else 0.4
-    problems = [Bumps(seed) for seed in range(5)]
+    problems = [Bumps(seed) for seed in range(3)]
     ball = (L2Ball if norm == "l2" else LinfBall)(torch.tensor(c))
     asked, found, base = climbed(problems, ball, rho, steps)
     halved = 0
@@ -131,7 +131,7 @@ def test_every_step_is_the_published_one(norm, scale, steps, close):
         assert float(found.losses[row]) == pytest.approx(best_loss, abs=close)
         assert float(found.losses[row]) >= float(base[row])
         halved += len(halvings)
-    assert halved >= 5, "the test problem must make the ascent halve its step"
+    assert halved >= 3, "the test problem must make the ascent halve its step"
 
 
 def test_the_offset_goes_on_at_a_halving():

@@ -57,9 +57,9 @@ def measured(probe, name, seed=0, **config):
 
 INVARIANT = (
     ("adaptive-sharpness", {"rho": 0.3, "m": 12}),
-    ("adaptive-sharpness", {"rho": 0.02, "norm": "linf", "m": 12}),
+    ("adaptive-sharpness", {"rho": 0.02, "norm": "linf"}),
     ("adaptive-sharpness", {"rho": 0.3, "m": 12, "one_step": True}),
-    ("adaptive-sharpness", {"rho": 0.3, "m": 12, "logit_normalisation": True}),
+    ("adaptive-sharpness", {"rho": 0.3, "logit_normalisation": True}),
     ("adaptive-average-sharpness", {"rho": 0.1}),
     ("adaptive-average-sharpness", {"rho": 0.1, "norm": "linf"}),
     ("fisher-rao-norm", {}),

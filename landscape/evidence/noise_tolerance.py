@@ -13,6 +13,8 @@ from landscape.probing import Probe
 
 Criterion = Literal["accuracy", "loss"]
 _LEAST = 1e-9
+# Ratio of the noise scales between which the slope of the drop is taken to the bracket's.
+_SECANT = 1.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +82,13 @@ class NoiseToleranceRequest:
                 high, at_high = middle, falls
             else:
                 low, at_low = middle, falls
-        slope = (at_high[0] - at_low[0]) / (high - low)
-        error = max(at_low[1], at_high[1]) / slope if slope > 0 else 0.0
+        error = 0.0
+        if low > 0 and math.isfinite(high):
+            # Inside the last bracket a step-like accuracy has no slope to speak of.
+            below, above = low / _SECANT, high * _SECANT
+            rise = self._falls(probe, base, above)[0] - self._falls(probe, base, below)[0]
+            spread = max(at_low[1], at_high[1])
+            error = spread * (above - below) / rise if rise > 0 else math.sqrt(low * high)
         return NoiseTolerance(low=low, high=high, stderr=error, base=base)
 
     def _falls(self, probe: Probe, base: float, sigma: float) -> tuple[float, float]:

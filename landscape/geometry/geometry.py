@@ -79,7 +79,7 @@ class Elementwise(Geometry):
         eta: Added to |w|, in units of the weights.
 
     Raises:
-        ValueError: If ``eta`` is negative.
+        ValueError: If ``eta`` is negative or infinite.
     """
 
     name: ClassVar[str] = "elementwise"
@@ -87,8 +87,8 @@ class Elementwise(Geometry):
     eta: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.eta >= 0:
-            raise ValueError(f"eta must not be negative, got {self.eta}")
+        if not 0 <= self.eta < float("inf"):
+            raise ValueError(f"eta must be finite and not negative, got {self.eta}")
 
     def scale(self, weights: Tensor, space: ParamSpace) -> Tensor:  # noqa: ARG002
         """|w| + eta."""

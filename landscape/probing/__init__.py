@@ -12,7 +12,7 @@ from landscape.probing.objective import (
     as_objective,
 )
 from landscape.probing.operator import CurvatureOperator
-from landscape.probing.parts import Parts, Products
+from landscape.probing.parts import NoTermsError, Parts, Products
 from landscape.probing.probe import Probe
 from landscape.probing.products import Operator
 from landscape.probing.requests import Evidence
@@ -27,6 +27,7 @@ __all__ = [
     "CurvatureOperator",
     "Evidence",
     "MeanSquaredError",
+    "NoTermsError",
     "NormalisedLogits",
     "Objective",
     "Operator",

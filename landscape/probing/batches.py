@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy as copy_module
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -113,14 +114,24 @@ def place(batch: Any, device: torch.device, dtype: torch.dtype, *, copy: bool) -
         )
     if isinstance(batch, Mapping):
         moved_items = {key: place(value, device, dtype, copy=copy) for key, value in batch.items()}
-        if isinstance(batch, dict) and type(batch) is not dict:
-            return type(batch)(moved_items)
-        return moved_items if type(batch) is dict else _rebuild(batch, moved_items, device)
+        if isinstance(batch, dict):
+            return renewed(batch, moved_items)
+        return _rebuild(batch, moved_items, device)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(place(value, device, dtype, copy=copy) for value in batch))
     if isinstance(batch, list | tuple):
         return type(batch)(place(value, device, dtype, copy=copy) for value in batch)
     return batch.to(device) if hasattr(batch, "to") else batch
+
+
+def renewed(batch: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
+    """A mapping of the same type and attributes with other values under its keys."""
+    if type(batch) is dict:
+        return items
+    fresh: Any = copy_module.copy(batch)
+    for key, value in items.items():
+        fresh[key] = value
+    return fresh
 
 
 def _rebuild(batch: Mapping[Any, Any], items: dict[Any, Any], device: torch.device) -> Any:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from landscape.probing.batches import tensors
+from landscape.probing.batches import renewed, tensors
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -32,18 +33,25 @@ def cut(batch: Any, start: int, stop: int) -> Any:
 
 
 def _cut(batch: Any, start: int, stop: int, length: int | None) -> Any:
-    if isinstance(batch, Tensor):
+    along = isinstance(batch, Tensor) or (
+        isinstance(batch, list | tuple | np.ndarray)
+        and not any(True for _ in tensors(batch))
+        and _length(batch) == length
+    )
+    if along:
         return batch[start:stop]
     if isinstance(batch, Mapping):
         items = {key: _cut(value, start, stop, length) for key, value in batch.items()}
-        return items if type(batch) is dict else type(batch)(items)  # type: ignore[call-arg]
+        return renewed(batch, items)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(_cut(value, start, stop, length) for value in batch))
     if isinstance(batch, list | tuple):
-        if len(batch) == length and not any(True for _ in tensors(batch)):
-            return batch[start:stop]
         return type(batch)(_cut(value, start, stop, length) for value in batch)
     return batch
+
+
+def _length(entries: Any) -> int | None:
+    return len(entries) if getattr(entries, "shape", (1,)) else None  # a scalar array has none
 
 
 def cut_pass(
@@ -51,19 +59,19 @@ def cut_pass(
     *,
     size: int | None,
     points: int | None,
-    terms: Callable[[Any], int],
+    by_example: Callable[[Any], bool],
 ) -> tuple[list[list[Any]], bool]:
     """The first ``points`` examples in parts of ``size`` examples, in order.
 
     A part is a list of batches, since it may reach over the end of one. Examples left over at the
     end make no part, unless they are all there are. Batches that cannot be cut (of unknown length,
-    or with a number of terms that is no multiple of it) are parts as they are.
+    or not by examples) are parts as they are.
 
     Args:
         batches: The data.
         size: Examples a part, m; None makes one part of all.
         points: Examples to use; None uses all.
-        terms: Number of loss terms of a batch; asked once.
+        by_example: Whether the first dimension of a batch counts examples; asked once.
 
     Returns:
         The parts, and whether they were cut as asked.
@@ -73,9 +81,7 @@ def cut_pass(
     filled, used = 0, 0
     for index, batch in enumerate(batches):
         length = examples(batch)
-        if index == 0 and (length is None or terms(batch) % length):
-            return _as_given(batches, size), False
-        if length is None:
+        if length is None or (index == 0 and not by_example(batch)):
             return _as_given(batches, size), False
         stop = length if points is None else min(length, points - used)
         start = 0

@@ -143,7 +143,8 @@ class CrossEntropy(Supervised):
         _, targets = _pair(batch)
         if targets.is_floating_point():
             targets = targets.argmax(1)
-        return (outputs.argmax(1) == targets)[targets != self.ignore_index]
+        right = (outputs.argmax(1) == targets) & ~outputs.isnan().any(1)
+        return right[targets != self.ignore_index]
 
     def sampled(self, outputs: Tensor, batch: Any, generator: torch.Generator) -> Any:
         """Labels drawn from the softmax of the logits; ignored targets stay ignored."""
@@ -192,7 +193,7 @@ class BinaryCrossEntropy(Supervised):
     def correct(self, outputs: Tensor, batch: Any) -> Tensor:
         """Whether logit and target lie on the same side, per entry."""
         targets = _like(_pair(batch)[1], outputs, self.name)
-        return ((outputs > 0) == (targets > 0.5)).reshape(-1)
+        return (((outputs > 0) == (targets > 0.5)) & ~outputs.isnan()).reshape(-1)
 
     def sampled(self, outputs: Tensor, batch: Any, generator: torch.Generator) -> Any:
         """Labels 0 or 1 with the probability of the logit."""

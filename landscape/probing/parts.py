@@ -25,6 +25,10 @@ _AGREEMENT = 1e-3
 Products = Literal["auto", "loop", "batched", "finite_difference"]
 
 
+class NoTermsError(ValueError):
+    """None of the examples that were asked for has a loss term."""
+
+
 class Parts:
     """Disjoint parts of the data, each with its own mean loss L_B(w).
 
@@ -88,7 +92,14 @@ class Parts:
         return self._counts
 
     def base_losses(self) -> Tensor:  # (number of parts,), float64, on the CPU
-        """Mean loss of each part at the checkpoint; one forward pass over them."""
+        """Mean loss of each part at the checkpoint; one forward pass over them.
+
+        Returns:
+            Losses; parts without a loss term are dropped.
+
+        Raises:
+            NoTermsError: If no part has one.
+        """
         sums, counts = [], []
         point = self._space.split(self._weights)
         with self._snapshot.evaluating(gradient=False):
@@ -102,6 +113,10 @@ class Parts:
         self._parts = [self._parts[place] for place in told]
         self._counts = [counts[place] for place in told]
         self._meter.count(forwards=sum(counts) / self._pass_terms)
+        if not told:
+            raise NoTermsError(
+                "no example that is used has a loss term (all targets are ignored); use more points"
+            )
         losses = torch.tensor([sums[place] for place in told], dtype=torch.float64)
         return losses / torch.tensor(self._counts)
 

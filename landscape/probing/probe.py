@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from landscape.probing.batches import Batches
 from landscape.probing.checking import BasePass, checked_pass, gradient_pass
-from landscape.probing.cutting import cut_pass
+from landscape.probing.cutting import cut_pass, examples
 from landscape.probing.evaluations import Evaluations
 from landscape.probing.objective import NormalisedLogits, Objective, as_objective
 from landscape.probing.operator import CurvatureOperator
@@ -164,11 +164,9 @@ class Probe(Evaluations):
         if size is None and points is None:
             return self._whole
 
-        def terms(batch: Any) -> int:
-            with self._snapshot.evaluating(gradient=False):
-                return self._snapshot.terms(self.space.split(self._weights), batch).count
-
-        parts, as_asked = cut_pass(self._batches, size=size, points=points, terms=terms)
+        parts, as_asked = cut_pass(
+            self._batches, size=size, points=points, by_example=self._by_example
+        )
         return self._parts_of(parts, as_asked=as_asked)
 
     @property
@@ -185,6 +183,16 @@ class Probe(Evaluations):
                 )
             self._meter.count(gradients=1)
         return self._known_base
+
+    def _by_example(self, batch: Any) -> bool:
+        """Whether the first dimension that the tensors of a batch share is that of the examples."""
+        point = self.space.split(self._weights)
+        with self._snapshot.evaluating(gradient=False):
+            if self.objective.has_outputs:
+                outputs = self._snapshot.outputs(point, batch)
+                return outputs.dim() > 0 and len(outputs) == examples(batch)
+            # Only the number of losses can tell: as many as examples, or some for each.
+            return self._snapshot.terms(point, batch).count % (examples(batch) or 1) == 0
 
     @property
     def uses_batch_statistics(self) -> bool:
