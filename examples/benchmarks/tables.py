@@ -264,12 +264,12 @@ def neighbourhood(record: dict[str, Any]) -> str:
         ]
         lines.append("")
     lines.append(
-        "Why: measures of the same noise read one set of losses. Of the 20 gradients of an ascent "
-        "one is the checkpoint's, which is known, and the loss of a point comes with its gradient, "
-        "where the published ascent evaluates both. The time of a measure contains the trial of "
+        "Why: measures of the same noise read one set of losses. An ascent reads the loss of a "
+        "point off the pass that gives its gradient, 20 gradients and 2 forward passes in all, "
+        "where the published one evaluates both. The time of a measure contains the trial of "
         "whether batching its points pays, on four of them; `products=loop` does without. Where a "
-        "pass is short (mlp), vectors of all parameters take longer than the passes: "
-        "drawing noise, projecting and combining offsets."
+        "pass is short (mlp), vectors of all parameters take longer than the passes: drawing "
+        "noise, projecting and combining offsets."
     )
     return "\n".join(lines)
 
@@ -304,10 +304,10 @@ def neighbourhood_coverage(record: dict[str, Any]) -> str:
         "",
         (
             "Why: antithetic pairs are independent and their mean is nearly normal; the log-mean "
-            "of the tilted measure has the jackknife's bias and error. Where t times the spread of "
-            "the losses is large, rare losses set the value. Seeds that did not draw them can "
-            "know neither from the jackknife nor from the effective number of samples; low "
-            "coverage beside a low share of uncertain ones is the price."
+            "of the tilted measure has bias and error of the delta method. Where t times the "
+            "spread of the losses is large, rare losses set the value. Seeds that did not draw "
+            "them can know neither from the spread they see nor from the effective number of "
+            "samples; low coverage beside a low share of uncertain ones is the price."
         ),
     ]
     return "\n".join(lines)

@@ -19,6 +19,8 @@ from landscape.results import Meter
 
 # Fewer points say little about what batching is worth; more hardly add to it.
 _TELLING, _MOST = 4, 32
+# Seconds of a single evaluation up to which batching may pay; a call costs about a millisecond.
+_WORTH_A_TRIAL = 0.02
 # Batched and looped sums agree to rounding, or batching computes something else.
 _AGREEMENT = 1e-3
 
@@ -233,29 +235,30 @@ class Parts:
         return self.batched.get(kind, False)
 
     def _pays(self, deltas: Tensor | None, batches: Sequence[Any], *, gradient: bool) -> bool:
-        def timed(*, together: bool) -> tuple[float, Tensor]:
-            times = []
-            for _ in range(2):
-                self._synchronise()
-                start = time.perf_counter()
-                found = self._at_once(
-                    deltas, batches, _TELLING, gradient=gradient, together=together
-                )
-                self._synchronise()
-                times.append(time.perf_counter() - start)
-            return min(times), found[0].double()
+        def timed(count: int, *, together: bool) -> tuple[float, Tensor]:
+            few = None if deltas is None else deltas[:count]
+            some = batches if isinstance(batches, tuple) else batches[:count]
+            self._synchronise()
+            start = time.perf_counter()
+            found = self._at_once(few, some, count, gradient=gradient, together=together)
+            self._synchronise()
+            return (time.perf_counter() - start) / count, found[0].double()
 
+        # Batching saves the overhead of calls; where one takes longer, there is nothing to save.
+        if min(timed(1, together=False)[0] for _ in range(2)) > _WORTH_A_TRIAL:
+            return False
         _, alive = measured(lambda: self._graph(deltas, batches))
         self._rows = max(1, min(_MOST, self._memory // max(alive, 1)))
         if self._rows < _TELLING:
             return False
-        looped, sums = timed(together=False)
         try:
-            batched, others = timed(together=True)
+            trials = [timed(_TELLING, together=True) for _ in range(2)]
         except (RuntimeError, NotImplementedError, TypeError, ValueError):
             return False  # something that vmap cannot do
-        error = (sums - others).abs().max()
-        return batched < looped and bool(error <= _AGREEMENT * (1 + sums.abs().max()))
+        plain = [timed(_TELLING, together=False) for _ in range(2)]
+        sums, others = plain[0][1], trials[0][1]
+        agree = (sums - others).abs().max() <= _AGREEMENT * (1 + sums.abs().max())
+        return min(t for t, _ in trials) < min(t for t, _ in plain) and bool(agree)
 
     def _graph(self, deltas: Tensor | None, batches: Sequence[Any]) -> Tensor:
         with torch.enable_grad():
