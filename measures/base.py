@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, final
 
-from landscape.probing import Evidence, NoTermsError, Probe
+from landscape.probing import Evidence, NotApplicableError, NoTermsError, Probe
 from landscape.results import Cost, Estimate, Result, Status
 
 Requests = Sequence[tuple[Probe, Evidence[Any]]]
@@ -51,7 +51,7 @@ class Measure(ABC):
     group: ClassVar[str] = "Other"
     #: Order of the passes it takes.
     cost_class: ClassVar[CostClass]
-    #: Keys of TRANSFORMATIONS that leave it unchanged.
+    #: Keys of TRANSFORMATIONS that leave it unchanged, with its default fields.
     invariances: ClassVar[tuple[str, ...]] = ()
 
     #: Fields that buy accuracy and do not change what is measured; they are no part of the label.
@@ -129,7 +129,7 @@ class Measure(ABC):
                 shared[evidence_key(part, request)] = part.evidence_cost(request)
             with probe.meter() as own:
                 estimate = _numbered(self.estimate(probe, seed))
-        except DeclinedError as declined:
+        except (DeclinedError, NotApplicableError) as declined:
             estimate = Estimate.without_value(Status.DECLINED, str(declined))
         except NoTermsError as empty:
             estimate = Estimate.without_value(Status.UNDEFINED, str(empty))
@@ -142,6 +142,14 @@ class Measure(ABC):
             seed=seed,
             provenance=probe.provenance(),
         )
+
+
+def checked_count(**counts: Any) -> None:
+    """Raises ValueError where one of the named numbers is no positive integer or None."""
+    for name, value in counts.items():
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if value is not None and not (whole and value >= 1):
+            raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
 
 def _numbered(estimate: Estimate) -> Estimate:

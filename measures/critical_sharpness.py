@@ -21,7 +21,8 @@ class CriticalSharpness(Measure):
 
     Forward passes only: the step is doubled (or halved) until the loss has passed L(w), then
     bisected. On a quadratic with Delta = g it is g'Hg / g'g, at most lambda_max. The interval is
-    the last bracket. A dip of the loss between two doublings can hide an earlier crossing.
+    the last bracket. The search starts at 1/64 of the step to which the tangent reaches zero loss;
+    a crossing before that, or a dip of the loss between two doublings, can be missed.
 
     Args:
         direction: "gradient", or "momentum" where the checkpoint has an optimiser state.
@@ -62,7 +63,8 @@ class CriticalSharpness(Measure):
         """None; declines where no momentum is known and it is asked for."""
         if self.direction == "momentum" and probe.momentum is None:
             raise DeclinedError(
-                "the checkpoint holds no optimiser state; give Probe(..., momentum=...)"
+                "the checkpoint holds no optimiser state that fits the model; give "
+                "Probe(..., momentum=...)"
             )
         return ()
 
@@ -84,8 +86,8 @@ class CriticalSharpness(Measure):
             loss = probe.loss(-step * downhill)
             return loss > base or math.isnan(loss)
 
-        # Where the tangent would have brought the loss to zero: the right order for a trained net.
-        step = max(abs(base), 1e-12) / slope
+        # Well below where the tangent would have brought the loss to zero.
+        step = max(abs(base), 1e-12) / slope / 64
         low, high, tried = 0.0, math.inf, 0
         while tried < self.doublings and (low == 0 or high == math.inf):
             tried += 1

@@ -8,7 +8,13 @@ from typing import ClassVar
 
 from landscape.evidence import ExampleGradients, ExampleGradientsRequest
 from landscape.evidence.example_gradients import Targets
-from landscape.measures.base import CostClass, DeclinedError, Measure, Requests
+from landscape.measures.base import (
+    CostClass,
+    DeclinedError,
+    Measure,
+    Requests,
+    checked_count,
+)
 from landscape.probing import Probe
 from landscape.results import Estimate
 
@@ -29,7 +35,8 @@ class ExampleMeasure(Measure):
     points: int | None = 1024
 
     def __post_init__(self) -> None:
-        self._request(0)  # validates
+        checked_count(points=self.points)
+        self._request(0)  # validates the rest
 
     @property
     def _targets(self) -> Targets:

@@ -18,15 +18,18 @@ FisherKind = Literal["empirical", "model"]
 class FisherTrace(ExampleMeasure):
     """tr F = mean_i ||g_i||^2, g_i the gradient of the loss of example i.
 
-    "empirical" takes the targets of the data, "model" draws one target an example from the model's
-    own distribution: the Fisher information itself, for cross-entropy equal to the trace of the
-    Gauss-Newton matrix in expectation. Near interpolation the two differ by orders of magnitude.
-    The standard error is that of the mean over the examples.
+    "empirical" takes the targets of the data, "model" the model's own distribution: the Fisher
+    information itself, equal to the trace of the Gauss-Newton matrix for cross-entropy. Near
+    interpolation the two differ by orders of magnitude. The standard error is that of the mean over
+    the examples.
 
     Notes:
-        1. The loss of an example is the mean over its terms (tokens, or entries for mean squared
-           error), as the loss of the data is; for K entries an example tr F is then 1/K of that
-           of their sum.
+        1. Labels drawn from a confident model are never the rare ones that make up tr F. Targets
+           with the same second moments and random signs take their place: see
+           ``Objective.sampled``.
+        2. The loss of an example is the mean over its terms (tokens, or entries for mean squared
+           error), as the loss of the data is; with D terms an example tr F is 1/D^2 of that of
+           their sum.
 
     Args:
         kind: "empirical" or "model".

@@ -10,7 +10,7 @@ from typing import ClassVar
 from landscape.evidence import NoiseLosses
 from landscape.geometry import Norm
 from landscape.measures.noise import NoiseMeasure, log_mean_rise
-from landscape.results import Estimate
+from landscape.results import Estimate, Status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,5 +67,11 @@ class LocalEntropy(NoiseMeasure):
             value=-self.beta * (tilted.value + losses.base),
             stderr=self.beta * tilted.stderr,
             interval=(low, high),
+            # Judged on the entropy, unless too few samples count.
+            status=tilted.status if tilted.message else Status.OK,
             diagnostics=tilted.diagnostics | ({"volume": volume} if even else {}),
         )
+
+    def rounding_of(self, losses: NoiseLosses) -> float:
+        """That of beta L."""
+        return self.beta * losses.rounding

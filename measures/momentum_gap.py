@@ -40,7 +40,8 @@ class MomentumGap(PerturbationGap):
         """As for every gap; declines where no momentum is known."""
         if probe.momentum is None:
             raise DeclinedError(
-                "the checkpoint holds no optimiser state; give Probe(..., momentum=...), the "
+                "the checkpoint holds no optimiser state that fits the model (parameters in "
+                "several groups cannot be told apart); give Probe(..., momentum=...), the "
                 "momentum buffer by parameter name"
             )
         return super().requests(probe, seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -61,19 +61,11 @@ class NeighbourhoodMeasure(Measure):
     def __post_init__(self) -> None:
         checked_norm(self.norm)
         given = getattr(self, self.radius_field)
-        if given is None:
-            given = self.radii[self.norm]
-        first, rest = (given[0], given[1:]) if isinstance(given, Sequence) else (given, ())
-        more: Any = [first * factor for factor in AROUND] if self.scan == "around" else self.scan
-        if isinstance(more, str):
-            raise ValueError(f'scan must be radii or "around", got {more!r}')
-        found = tuple(sorted({float(radius) for radius in (*rest, *more)} - {float(first)}))
-        object.__setattr__(self, self.radius_field, float(first))
-        object.__setattr__(self, "scan", found)
-        if not all(0 < radius < float("inf") for radius in self.all_radii):
-            raise ValueError(
-                f"{self.radius_field} must be positive and finite, got {self.all_radii}"
-            )
+        first, *rest = _radii(self.radii[self.norm] if given is None else given, self.radius_field)
+        around = [first * factor for factor in AROUND]
+        more = around if self.scan == "around" else _radii(self.scan, "scan")
+        object.__setattr__(self, self.radius_field, first)
+        object.__setattr__(self, "scan", tuple(sorted({*rest, *more} - {first})))
         self._geometry()  # validates it
 
     @property
@@ -135,6 +127,22 @@ class NeighbourhoodMeasure(Measure):
         """The value at the radius, and the scan."""
 
 
+def _radii(given: Any, name: str) -> list[float]:
+    """One or several radii as numbers."""
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    try:
+        found = [float(radius) for radius in given] if several else [float(given)]
+    except (TypeError, ValueError):
+        found = [-1.0]
+    named = isinstance(given, str | bool) or (not found and name != "scan")
+    if named or not all(0 < radius < float("inf") for radius in found):
+        around = ' or "around"' if name == "scan" else ""
+        raise ValueError(
+            f"{name} must be a positive, finite number, or several{around}, got {given!r}"
+        )
+    return found
+
+
 def of_values(
     values: Array,
     *,
@@ -164,7 +172,9 @@ def of_values(
     low, high = mean.interval() if count > 1 else (mean.value, mean.value)
     wide = high - low > abs(mean.value)
     message = ""
-    if wide:
+    if count == 1 and what == "examples":
+        wide, message = True, "A single example: how examples differ is not seen."
+    elif wide:
         message = f"The {count} {what} differ widely; more data would narrow the interval."
     return Estimate(
         value=mean.value,
@@ -176,9 +186,35 @@ def of_values(
     )
 
 
-def cut_of(parts: Parts) -> dict[str, Any]:
-    """How the data were cut, as diagnostics; batches that cannot be cut are the parts."""
-    return {"terms_per_part": parts.counts[0], "cut_as_asked": parts.as_asked}
+def of_parts(values: Array, parts: Parts, **settings: Any) -> Estimate:
+    """The mean of one value a part, and in the diagnostics how the data were cut.
+
+    A single part that is not all of the data leaves open how parts differ.
+
+    Args:
+        values: One a part.
+        parts: The parts.
+        **settings: As for ``of_values``.
+
+    Returns:
+        The estimate.
+    """
+    used = sum(parts.counts)
+    found = of_values(
+        values,
+        terms_per_part=parts.counts[0],
+        terms_used=used,
+        cut_as_asked=parts.as_asked,
+        **settings,
+    )
+    if len(values) > 1 or used == parts.pass_terms:
+        return found
+    return replace(
+        found,
+        status=Status.UNCERTAIN,
+        message=f"A single part, {used} of {parts.pass_terms} loss terms: how parts differ is not "
+        "seen; use a smaller m, or more of the data.",
+    )
 
 
 def no_room(geometry: str) -> Estimate:

@@ -11,7 +11,7 @@ import numpy as np
 
 from landscape.evidence import NoiseLosses, NoiseRequest
 from landscape.linalg import SampleMean
-from landscape.measures.base import CostClass, Requests
+from landscape.measures.base import CostClass, Requests, checked_count
 from landscape.measures.neighbourhood import Array, NeighbourhoodMeasure, no_room
 from landscape.measures.spectral import of_mean
 from landscape.probing import Probe
@@ -44,6 +44,7 @@ class NoiseMeasure(NeighbourhoodMeasure):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        checked_count(samples=self.samples, points=self.points)
         if self.samples < 4 or self.samples % 2:
             raise ValueError(f"samples must be even and at least 4, got {self.samples}")
         self._request(self.radius, 0)  # validates the rest
@@ -77,9 +78,31 @@ class NoiseMeasure(NeighbourhoodMeasure):
                     f"{losses.nonfinite} of {self.samples} perturbed losses are not finite; "
                     f"reduce {self.radius_field}",
                 )
-            return self.of_losses(losses)
+            return self._rounded(self.of_losses(losses), self.rounding_of(losses))
 
         return self._scanned(at)
+
+    def rounding_of(self, losses: NoiseLosses) -> float:
+        """How far the rounding of the losses may move the value."""
+        return losses.rounding
+
+    def _rounded(self, found: Estimate, rounding: float) -> Estimate:
+        """The estimate with rounding in its interval, and the status that goes with it."""
+        low, high = found.interval[0] - rounding, found.interval[1] + rounding
+        found = replace(
+            found, interval=(low, high), diagnostics={**found.diagnostics, "rounding": rounding}
+        )
+        if found.status is not Status.OK and found.message:  # has a reason of its own
+            return found
+        if high - low <= abs(found.value):
+            return replace(found, status=Status.OK)
+        message = "The interval is wide for the value; raise samples."
+        if 2 * rounding > abs(found.value):
+            message = (
+                "The value is within the rounding of the losses: the loss is constant, or the "
+                f"noise too small for the precision; raise {self.radius_field} or use float64."
+            )
+        return replace(found, status=Status.UNCERTAIN, message=message)
 
     @abstractmethod
     def of_losses(self, losses: NoiseLosses) -> Estimate:

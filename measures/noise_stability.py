@@ -66,14 +66,11 @@ class NoiseStability(NoiseMeasure):
 
     def of_losses(self, losses: NoiseLosses) -> Estimate:
         """Mean over the pairs."""
-        found = of_mean(SampleMean.of(_curvatures(losses)), samples=self.samples)
-        rounding = _rounding(losses)
-        low, high = found.interval
-        return replace(
-            found,
-            interval=(low - rounding, high + rounding),
-            diagnostics={**found.diagnostics, "rounding": rounding},
-        )
+        return of_mean(SampleMean.of(_curvatures(losses)), samples=self.samples)
+
+    def rounding_of(self, losses: NoiseLosses) -> float:
+        """Divided by sigma^2, as the losses are."""
+        return _rounding(losses)
 
 
 def quadratic_regime(scans: Sequence[NoiseLosses]) -> dict[str, Any]:
@@ -95,7 +92,9 @@ def quadratic_regime(scans: Sequence[NoiseLosses]) -> dict[str, Any]:
     reference = _curvatures(least)
     size = abs(float(np.mean(reference)))
     limit = least.sigma
-    words = "The loss is quadratic up to σ = {limit:g}, the largest one measured."
+    words = (
+        "Noise sees one curvature, that of a quadratic, up to σ = {limit:g}, the largest measured."
+    )
     for losses in usable[1:]:
         shift = SampleMean.of(_curvatures(losses) - reference)
         low, high = shift.interval()
@@ -103,12 +102,20 @@ def quadratic_regime(scans: Sequence[NoiseLosses]) -> dict[str, Any]:
         if low > room or high < -room:
             change = f"{100 * shift.value / size:+.0f} %"
             words = (
-                f"The loss is quadratic up to σ = {{limit:g}}; at σ = {losses.sigma:g} the "
-                f"curvature differs by {change} from that at σ = {least.sigma:g}."
+                f"Noise sees one curvature, that of a quadratic, from σ = {least.sigma:g} up to "
+                f"σ = {limit:g}; at σ = {losses.sigma:g} it differs by {change}."
             )
+            if limit == least.sigma:
+                words = (
+                    f"The curvature at σ = {losses.sigma:g} differs by {change} from that at the "
+                    f"least usable noise scale, σ = {limit:g}: the loss is quadratic up to there "
+                    "at most."
+                )
             break
         limit = losses.sigma
-    words = words.format(limit=limit)
+    words = words or (
+        f"Noise sees one curvature, that of a quadratic, up to σ = {limit:g}, the largest measured."
+    )
     return {"regime_from": least.sigma, "quadratic_up_to": limit, "regime": words}
 
 
@@ -119,7 +126,7 @@ def _curvatures(losses: NoiseLosses) -> Array:
 
 def _rounding(losses: NoiseLosses) -> float:
     """Rounding of the losses, as a curvature."""
-    return losses.precision * max(1.0, abs(losses.base)) / losses.sigma**2
+    return losses.rounding / losses.sigma**2
 
 
 def _settled(losses: NoiseLosses) -> bool:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from landscape.evidence import PartsRequest, Rule, StepRequest
-from landscape.measures.base import CostClass, Requests
-from landscape.measures.neighbourhood import NeighbourhoodMeasure, cut_of, no_room, of_values
+from landscape.measures.base import CostClass, Requests, checked_count
+from landscape.measures.neighbourhood import NeighbourhoodMeasure, no_room, of_parts
 from landscape.probing import Evidence, Probe
 from landscape.results import Estimate, Status
 
@@ -41,6 +41,7 @@ class PerturbationGap(NeighbourhoodMeasure):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        checked_count(m=self.m, points=self.points)
         self._request(0)  # validates the rest
 
     @abstractmethod
@@ -75,7 +76,7 @@ class PerturbationGap(NeighbourhoodMeasure):
         """The mean over the parts, at every radius."""
         own = self._probe(probe)
         steps = own.evidence(self._request(seed))
-        cut = cut_of(own.evidence(self._parts()).parts)
+        parts = own.evidence(self._parts()).parts
         if not steps.free:
             return no_room(self.geometry)
         if steps.still.any():
@@ -93,7 +94,15 @@ class PerturbationGap(NeighbourhoodMeasure):
                     f"the loss of {blind} of {len(changes)} parts is not finite one step away; "
                     "reduce rho",
                 )
-            return of_values(changes, **cut)
+            found = of_parts(changes, parts)
+            if changes.any():
+                return found
+            return replace(
+                found,
+                status=Status.UNCERTAIN,
+                message="The loss is the same one step away: it is constant, or the step too small "
+                "for the precision; raise rho.",
+            )
 
         return self._scanned(at)
 

@@ -10,13 +10,12 @@ import numpy as np
 
 from landscape.evidence import AlongGradient, AscentRequest, PartsRequest, StepRequest
 from landscape.evidence.ascent import Compat, Direction
-from landscape.measures.base import CostClass, Requests
+from landscape.measures.base import CostClass, Requests, checked_count
 from landscape.measures.neighbourhood import (
     Array,
     NeighbourhoodMeasure,
-    cut_of,
     no_room,
-    of_values,
+    of_parts,
 )
 from landscape.probing import Evidence, Parts, Probe
 from landscape.results import Estimate, Status
@@ -58,6 +57,7 @@ class BallSharpness(NeighbourhoodMeasure):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        checked_count(m=self.m, points=self.points, steps=self.steps, restarts=self.restarts)
         if self.one_step and self.compat is not None:
             raise ValueError("one_step has no published variant; use compat=None")
         for direction in self.directions:
@@ -131,7 +131,7 @@ class BallSharpness(NeighbourhoodMeasure):
                 f"reduce {self.radius_field}",
                 largest_finite=float(rises.mean()),
             )
-        found = of_values(rises, late=late, least=0.0, ascent_error=late, **cut_of(parts))
+        found = of_parts(rises, parts, late=late, least=0.0, ascent_error=late)
         if late > _SETTLED * found.value:
             message = "The search was still gaining; raise steps."
             return replace(found, status=Status.NOT_CONVERGED, message=message)

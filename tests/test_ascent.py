@@ -327,15 +327,15 @@ def test_more_restarts_and_another_seed():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"rho": 0.0}, "rho must be positive and finite"),
-        ({"rho": float("nan")}, "rho must be positive and finite"),
-        ({"scan": "wide"}, "scan must be radii"),
+        ({"rho": 0.0}, "rho must be a positive, finite number"),
+        ({"rho": float("nan")}, "rho must be a positive, finite number"),
+        ({"scan": "wide"}, 'scan must be .* or "around"'),
         ({"norm": "l1"}, "norm must be one of"),
-        ({"steps": 0}, "steps and restarts must be at least 1"),
+        ({"steps": 0}, "steps must be a positive integer"),
         ({"compat": "foret2021"}, "compat must be None or one of"),
         ({"compat": "andriushchenko2023", "restarts": 2}, "single start"),
         ({"compat": "andriushchenko2023", "one_step": True}, "no published variant"),
-        ({"m": 0}, "must be positive or None"),
+        ({"m": 0}, "m must be a positive integer"),
     ],
 )
 def test_wrong_settings_are_refused(config, message):

@@ -179,7 +179,7 @@ def test_a_single_output_has_the_trace_of_gauss_newton():
     probe = Probe(model, "mse", batches, products="batched")
     truth = gauss_newton_trace(model, batches, "mse")
     values = [measured(probe, "fisher-trace", seed, kind="model").value for seed in range(40)]
-    assert abs(np.mean(values) - truth) < 4 * np.std(values, ddof=1) / math.sqrt(40)
+    assert abs(np.mean(values) - truth) <= 4 * np.std(values, ddof=1) / math.sqrt(40) + 1e-9 * truth
 
 
 def test_the_diagonal_of_drawn_targets_is_gauss_newtons():

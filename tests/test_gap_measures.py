@@ -141,7 +141,7 @@ def test_momentum_by_name_and_of_a_part(setting):
     assert torch.equal(other.momentum, probe.momentum)
     layer = other.restrict("2.*")
     assert torch.equal(layer.momentum, probe.momentum[40:])
-    with pytest.raises(ValueError, match="must name every trainable parameter"):
+    with pytest.raises(ValueError, match="of every trainable parameter"):
         Probe(model, "cross_entropy", [(x, y)], momentum={"0.weight": named["0.weight"]})
     with pytest.raises(ValueError, match="momentum must have shape"):
         Probe(model, "cross_entropy", [(x, y)], momentum=torch.zeros(3))
@@ -380,7 +380,7 @@ def test_wrong_settings_are_refused():
     for name, config, message in (
         ("sparse-gap", {"fraction": 0.0}, "fraction must lie in"),
         ("friendly-gap", {"sigma": math.nan}, "sigma must be finite"),
-        ("sam-gap", {"rho": -1.0}, "rho must be positive"),
+        ("sam-gap", {"rho": -1.0}, "rho must be a positive"),
         ("critical-sharpness", {"direction": "adam"}, "direction must be one of"),
         ("critical-sharpness", {"tolerance": 0.0}, "tolerance must lie in"),
     ):

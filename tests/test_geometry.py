@@ -342,9 +342,9 @@ def test_wrong_settings_are_refused(weights):
     flat, space, _ = weights
     with pytest.raises(ValueError, match="geometry must be one of"):
         as_geometry("layerwise")
-    with pytest.raises(ValueError, match="eta must not be negative"):
+    with pytest.raises(ValueError, match="eta must be finite and not negative"):
         as_geometry("elementwise", eta=-0.1)
-    with pytest.raises(ValueError, match="eta must not be negative"):
+    with pytest.raises(ValueError, match="eta must be finite and not negative"):
         Elementwise(eta=math.nan)
     with pytest.raises(ValueError, match="one_dimensional must be one of"):
         as_geometry("filterwise", one_dimensional="zero")

@@ -104,6 +104,11 @@ class NoiseLosses:
     precision: float
 
     @property
+    def rounding(self) -> float:
+        """Rounding of a mean loss."""
+        return self.precision * max(1.0, abs(self.base))
+
+    @property
     def nonfinite(self) -> int:
         """Number of losses that are not finite."""
         return int((~np.isfinite(self.plus)).sum() + (~np.isfinite(self.minus)).sum())

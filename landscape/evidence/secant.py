@@ -46,6 +46,10 @@ class SecantModel:
         gram = _products(self._points, self._points)
         curvature = _products(self._points, self._changes)
         slope = _products(self._points, [self._base])[:, :, 0]
+        # Offsets beyond the range of the precision have no model.
+        gram, curvature, slope = (
+            torch.nan_to_num(part, 0.0, 0.0, 0.0) for part in (gram, curvature, slope)
+        )
         values, vectors = torch.linalg.eigh(gram)
         kept = values > _DISTINCT * values[:, -1:].clamp_min(torch.finfo(torch.float64).tiny)
         scale = torch.where(kept, values.clamp_min(1e-300).rsqrt(), 0)

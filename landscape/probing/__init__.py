@@ -1,11 +1,12 @@
 """The probe and what it is made of: objective, batches, parameter space, products."""
 
+from landscape.probing.normalised_logits import NormalisedLogits
 from landscape.probing.objective import (
     BinaryCrossEntropy,
     CallableObjective,
     CrossEntropy,
     MeanSquaredError,
-    NormalisedLogits,
+    NotApplicableError,
     Objective,
     Supervised,
     Terms,
@@ -29,6 +30,7 @@ __all__ = [
     "MeanSquaredError",
     "NoTermsError",
     "NormalisedLogits",
+    "NotApplicableError",
     "Objective",
     "Operator",
     "ParamSpace",

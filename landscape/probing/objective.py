@@ -27,6 +27,10 @@ class Terms:
     losses: Tensor | None
 
 
+class NotApplicableError(ValueError):
+    """What was asked for has no meaning for this model or objective."""
+
+
 class Objective(ABC):
     """A loss that is a mean over terms (examples, tokens, entries) of the whole data.
 
@@ -69,7 +73,12 @@ class Objective(ABC):
         raise TypeError(f"objective {self.name!r} knows no accuracy")
 
     def sampled(self, outputs: Tensor, batch: Any, generator: torch.Generator) -> Any:  # noqa: ARG002
-        """The batch with targets drawn from the model's own distribution; to override.
+        """The batch with random targets whose gradients have the Fisher information as covariance.
+
+        To override. Labels drawn from the model's own distribution would do, but where the model is
+        sure of itself the labels that matter are never drawn. With F = J' A J for the covariance A
+        of the gradient by the outputs, targets with that gradient equal to A^(1/2) r for random
+        signs r have the same second moments and no rare events.
 
         Raises:
             TypeError: If the objective is no likelihood.
@@ -147,16 +156,25 @@ class CrossEntropy(Supervised):
         return right[targets != self.ignore_index]
 
     def sampled(self, outputs: Tensor, batch: Any, generator: torch.Generator) -> Any:
-        """Labels drawn from the softmax of the logits; ignored targets stay ignored."""
+        """Soft targets q = p - sqrt(p) r + p <sqrt(p), r>, for which p - q has covariance A.
+
+        A = diag(p) - p p'. Ignored targets get q = p, and no gradient; the others of the same
+        example weigh as much more as the mean over its terms now has terms.
+
+        Returns:
+            The batch with targets of the shape of the logits.
+        """
         inputs, targets = _pair(batch)
-        chances = outputs.double().softmax(1).movedim(1, -1)
-        # One uniform draw per target, on the CPU, so that every device gets the same labels.
-        draws = torch.rand(chances.shape[:-1], generator=generator, dtype=torch.float64)
-        below = chances.cumsum(-1) < draws.to(chances.device)[..., None]
-        labels = below.sum(-1).clamp_max(chances.shape[-1] - 1)
+        shares = outputs.double().softmax(1)
+        signs = _signs(outputs.shape, generator).to(shares)
+        roots = shares.sqrt()
+        slopes = roots * signs - shares * (roots * signs).sum(1, keepdim=True)
         if not targets.is_floating_point():
-            labels = torch.where(targets == self.ignore_index, targets, labels)
-        return type(batch)((inputs, labels))
+            told = (targets != self.ignore_index).to(shares)
+            per_example = told.flatten(1).mean(1) if told.dim() > 1 else told
+            weight = told / per_example.clamp_min(1e-12).reshape(-1, *[1] * (told.dim() - 1))
+            slopes = slopes * weight.unsqueeze(1)
+        return type(batch)((inputs, (shares - slopes).to(outputs.dtype)))
 
 
 class MeanSquaredError(Supervised):
@@ -171,10 +189,9 @@ class MeanSquaredError(Supervised):
         return (outputs - _like(targets, outputs, self.name)) ** 2
 
     def sampled(self, outputs: Tensor, batch: Any, generator: torch.Generator) -> Any:
-        """Targets from N(output, 1/2), whose negative log-likelihood is this loss."""
-        draws = torch.randn(outputs.shape, generator=generator, dtype=torch.float64)
-        noise = (0.5**0.5 * draws).to(device=outputs.device, dtype=outputs.dtype)
-        return type(batch)((_pair(batch)[0], outputs + noise))
+        """Outputs +- sqrt(1/2), the standard deviation of the normal whose loss this is."""
+        signs = _signs(outputs.shape, generator).to(outputs)
+        return type(batch)((_pair(batch)[0], outputs + 0.5**0.5 * signs))
 
 
 class BinaryCrossEntropy(Supervised):
@@ -196,10 +213,11 @@ class BinaryCrossEntropy(Supervised):
         return (((outputs > 0) == (targets > 0.5)) & ~outputs.isnan()).reshape(-1)
 
     def sampled(self, outputs: Tensor, batch: Any, generator: torch.Generator) -> Any:
-        """Labels 0 or 1 with the probability of the logit."""
-        draws = torch.rand(outputs.shape, generator=generator, dtype=torch.float64)
-        labels = draws.to(outputs.device) < outputs.double().sigmoid()
-        return type(batch)((_pair(batch)[0], labels.to(outputs.dtype)))
+        """Soft targets p +- sqrt(p (1 - p)), the standard deviation of the label."""
+        shares = outputs.double().sigmoid()
+        signs = _signs(outputs.shape, generator).to(shares)
+        targets = shares + (shares * (1 - shares)).sqrt() * signs
+        return type(batch)((_pair(batch)[0], targets.to(outputs.dtype)))
 
 
 class CallableObjective(Objective):
@@ -276,48 +294,6 @@ class CallableObjective(Objective):
         return Terms(total, count, None)
 
 
-class NormalisedLogits(Objective):
-    """An objective on logits z -> (z - mean z) / max(||z - mean z||_2, 1e-10), per example.
-
-    The scale of the last layer then no longer matters (Andriushchenko et al. 2023).
-
-    Args:
-        objective: The objective behind it; logits (N, C, ...).
-
-    Raises:
-        TypeError: If the objective gives no outputs.
-    """
-
-    def __init__(self, objective: Objective) -> None:
-        if not objective.has_outputs:
-            raise TypeError(
-                "logit normalisation needs the network's outputs, and the objective gives losses "
-                "only; subclass landscape.Objective with outputs() and losses()"
-            )
-        self.name = f"{objective.name}, normalised logits"
-        self.has_accuracy = objective.has_accuracy
-        self._objective = objective
-
-    def outputs(self, model: nn.Module, batch: Any) -> Tensor:
-        """Normalised logits."""
-        logits = self._objective.outputs(model, batch)
-        centred = logits - logits.mean(1, keepdim=True)
-        normalised: Tensor = centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-10)
-        return normalised
-
-    def losses(self, outputs: Tensor, batch: Any) -> Tensor:
-        """Losses of the objective behind it."""
-        return self._objective.losses(outputs, batch)
-
-    def total(self, outputs: Tensor, batch: Any) -> Tensor:
-        """Sum of the losses of the objective behind it."""
-        return self._objective.total(outputs, batch)
-
-    def correct(self, outputs: Tensor, batch: Any) -> Tensor:
-        """Unchanged by the normalisation."""
-        return self._objective.correct(outputs, batch)
-
-
 _NAMED: Mapping[str, type[Objective]] = {
     objective.name: objective for objective in (CrossEntropy, MeanSquaredError, BinaryCrossEntropy)
 }
@@ -351,6 +327,11 @@ def as_objective(objective: str | Objective | Callable[[nn.Module, Any], Any]) -
         "objective must be a name, an Objective or a callable loss(model, batch), got "
         f"{type(objective).__name__}"
     )
+
+
+def _signs(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Random signs, drawn on the CPU so that every device gets the same ones."""
+    return 2 * torch.randint(0, 2, shape, generator=generator, dtype=torch.float64) - 1
 
 
 def _pair(batch: Any) -> tuple[Any, Tensor]:

@@ -68,7 +68,8 @@ class Parts:
         self._space = space
         self._weights = weights
         self._parts = parts
-        self._pass_terms = terms
+        #: Loss terms of a pass over all the data.
+        self.pass_terms = terms
         self._meter = meter
         self._memory = memory
         self._counts = list(counts)
@@ -114,7 +115,7 @@ class Parts:
         told = [place for place, count in enumerate(counts) if count]
         self._parts = [self._parts[place] for place in told]
         self._counts = [counts[place] for place in told]
-        self._meter.count(forwards=sum(counts) / self._pass_terms)
+        self._meter.count(forwards=sum(counts) / self.pass_terms)
         if not told:
             raise NoTermsError(
                 "no example that is used has a loss term (all targets are ignored); use more points"
@@ -158,7 +159,7 @@ class Parts:
         return sums / count
 
     def _share(self, which: Sequence[int]) -> float:
-        return sum(self.counts[part] for part in which) / self._pass_terms
+        return sum(self.counts[part] for part in which) / self.pass_terms
 
     def _mean(self, sums: Tensor, which: Sequence[int]) -> Tensor:
         return sums / torch.tensor([self.counts[part] for part in which])

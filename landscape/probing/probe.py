@@ -14,7 +14,8 @@ from landscape.probing.batches import Batches
 from landscape.probing.checking import BasePass, checked_pass, gradient_pass
 from landscape.probing.cutting import cut_pass, examples
 from landscape.probing.evaluations import Evaluations
-from landscape.probing.objective import NormalisedLogits, Objective, as_objective
+from landscape.probing.normalised_logits import NormalisedLogits
+from landscape.probing.objective import Objective, as_objective
 from landscape.probing.operator import CurvatureOperator
 from landscape.probing.parts import Parts, Products
 from landscape.probing.products import CurvatureProducts, Operator
@@ -108,13 +109,21 @@ class Probe(Evaluations):
 
     def _direction(self, direction: Tensor | Mapping[str, Tensor]) -> Tensor:
         if not isinstance(direction, Tensor):
-            if missing := [name for name in self.space.names if name not in direction]:
+            wrong = [
+                name
+                for name, shape in zip(self.space.names, self.space.shapes, strict=True)
+                if name not in direction or direction[name].shape != shape
+            ]
+            if wrong:
                 raise ValueError(
-                    "momentum must name every trainable parameter; missing are "
-                    f"{', '.join(missing[:5])}"
+                    "momentum must hold a tensor of the shape of every trainable parameter; "
+                    f"missing or of another shape are {', '.join(wrong[:5])}"
                 )
-            direction = self.space.flatten({n: direction[n] for n in self.space.names})
-        return self._vector(direction, "momentum")
+            direction = self.space.flatten({name: direction[name] for name in self.space.names})
+        found = self._vector(direction, "momentum")
+        if not found.isfinite().all():
+            raise ValueError("momentum holds NaN or infinite entries")
+        return found
 
     def _span(self, space: ParamSpace, base: BasePass | None) -> None:
         """Sets everything that depends on which parameters are probed."""

@@ -56,8 +56,9 @@ def load_state(path: Path) -> dict[str, Tensor]:
 def load_momentum(path: Path, model: nn.Module) -> dict[str, Tensor] | None:
     """The optimiser's running mean of gradients, where a training checkpoint holds its state.
 
-    The state is looked for under "optimizer", "optimizer_state_dict" or "optim", in the order of
-    the model's parameters, as torch saves it.
+    The state is looked for under "optimizer", "optimizer_state_dict" or "optim". torch saves it by
+    position, so that parameters in several groups cannot be told apart, unless their names were
+    saved with them.
 
     Args:
         path: The checkpoint file.
@@ -75,16 +76,21 @@ def load_momentum(path: Path, model: nn.Module) -> dict[str, Tensor] | None:
     optimizer = next((found[key] for key in _OPTIMIZERS if key in found), None)
     if not isinstance(optimizer, Mapping) or not {"state", "param_groups"} <= optimizer.keys():
         return None
-    places = [place for group in optimizer["param_groups"] for place in group["params"]]
+    groups = optimizer["param_groups"]
     trained = {name: entry for name, entry in model.named_parameters() if entry.requires_grad}
+    names = [name for group in groups for name in group.get("param_names", ())]
+    if not names and len(groups) == 1:
+        names = list(trained)
+    places = [place for group in groups for place in group["params"]]
     buffers = {}
-    for (name, parameter), place in zip(trained.items(), places, strict=False):
+    for name, place in zip(names, places, strict=False):
         state = optimizer["state"].get(place, {})
         buffer = next((state[key] for key in _BUFFERS if state.get(key) is not None), None)
-        if buffer is None or buffer.shape != parameter.shape or len(places) != len(trained):
-            logger.warning("the optimiser state of %s does not fit the model; left out", path)
-            return None
-        buffers[name] = buffer
+        if buffer is not None and name in trained and buffer.shape == trained[name].shape:
+            buffers[name] = buffer
+    if len(places) != len(trained) or buffers.keys() != trained.keys():
+        logger.warning("the optimiser state of %s does not fit the model; left out", path)
+        return None
     return buffers
 
 
