@@ -165,9 +165,19 @@ def _value_axis(ax: Axes, lines: list[_Line]) -> bool:
         smallest = max(float(sizes.min()), 1e-4 * float(sizes.max()))
         threshold = 10 ** math.floor(math.log10(smallest))
         ax.set_yscale("symlog", linthresh=threshold)
+    else:
+        _short_ticks(ax)
     ax.axhline(0, color="#5B6470", linewidth=0.6)
     ax.margins(y=0.1)
     return False
+
+
+def _short_ticks(ax: Axes) -> None:
+    """Few and short numbers on a linear axis, whose label they would push out of the picture."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: typeset(f"{value:.3g}")))
 
 
 def _fine_ticks(ax: Axes) -> None:
