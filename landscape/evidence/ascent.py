@@ -110,7 +110,7 @@ class AscentRequest:
             offsets = ball.retract(deltas)
             if gradient:
                 found, gradients = base.parts.losses_and_gradients(offsets, rows)
-                return sign * found, sign * gradients
+                return sign * found, sign * ball.pull_back(deltas, gradients)
             return sign * base.parts.losses(offsets, rows), slopes
 
         best, best_losses = zero, losses

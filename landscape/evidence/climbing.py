@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from landscape.evidence.secant import SecantModel
-from landscape.geometry import Ball, L2Ball
+from landscape.geometry import Ball, RoundBall
 
 _MOMENTUM = 0.75
 _LEAST_RISES = 0.75
@@ -79,7 +79,7 @@ def climb(  # noqa: PLR0913 - a pure function of all of them
 
     Auto-PGD (Croce and Hein 2020, algorithm 1) in the norm of the ball: steps of length 2 rho
     along its steepest direction, projection, momentum 0.75; at checkpoints the step is halved
-    where the ascent stalls, and point, offset and direction go back to the best ones. In an l2
+    where the ascent stalls, and point, offset and direction go back to the best ones. In a round
     ball, as long as the loss rises, the step is taken from the maximum of a secant model instead
     of the current point, without which closely spaced eigenvalues would slow it to a power
     iteration. Every operation moves along when loss and ball are rescaled together, so that the
@@ -103,7 +103,7 @@ def climb(  # noqa: PLR0913 - a pure function of all of them
     before = deltas
     best = _Best(candidates, candidate_losses, rho, checkpoints(steps))
     late = candidate_losses
-    model = SecantModel(ball.slopes(base)) if isinstance(ball, L2Ball) else None
+    model = SecantModel(ball.slopes(base)) if isinstance(ball, RoundBall) else None
     for step in range(steps):
         losses, gradients = evaluate(deltas, True)
         if not gradients.sum().isfinite():
@@ -121,7 +121,7 @@ def climb(  # noqa: PLR0913 - a pure function of all of them
         aim = ball.project(deltas + best.lengths(deltas) * directions, rho)
         if step > 0:
             leaps = best.rising(deltas) & ~back
-            if isinstance(ball, L2Ball) and model is not None:
+            if isinstance(ball, RoundBall) and model is not None:
                 model.add(ball.coordinates(visited), ball.slopes(gradients))
                 point, slope = model.maximum(rho)
                 lead = slope / slope.norm(dim=1, keepdim=True).clamp_min(_TINY)

@@ -1,6 +1,6 @@
 """Geometries of the parameter space: norms, balls, directions, samples."""
 
-from landscape.geometry.ball import Ball, L2Ball, LinfBall
+from landscape.geometry.ball import Ball, L2Ball, LinfBall, RoundBall
 from landscape.geometry.geometry import (
     GEOMETRIES,
     Elementwise,
@@ -11,6 +11,7 @@ from landscape.geometry.geometry import (
     as_geometry,
     checked_norm,
 )
+from landscape.geometry.quotient import Metric, Pair, QuotientBall
 
 __all__ = [
     "GEOMETRIES",
@@ -21,7 +22,11 @@ __all__ = [
     "Geometry",
     "L2Ball",
     "LinfBall",
+    "Metric",
     "Norm",
+    "Pair",
+    "QuotientBall",
+    "RoundBall",
     "as_geometry",
     "checked_norm",
 ]

@@ -64,6 +64,10 @@ class Ball(ABC):
         """Offsets of the parameters that tangent vectors lead to; the same in a flat geometry."""
         return deltas
 
+    def pull_back(self, deltas: Tensor, gradients: Tensor) -> Tensor:  # noqa: ARG002
+        """Gradients by tangent vectors from those by the offsets that they lead to."""
+        return gradients
+
     def _draw(self, kind: object, count: int, generator: torch.Generator) -> Tensor:
         # On the CPU and in one precision, so that every device and dtype gets the same numbers.
         draws = kind(count, len(self.scale), generator=generator)  # type: ignore[operator]
@@ -84,22 +88,35 @@ class Ball(ABC):
         return ((self.scale == 0) & (deltas != 0)).any(1)
 
 
-class L2Ball(Ball):
-    """sum_i (delta_i / c_i)^2 <= rho^2: an ellipsoid, a sphere for c = 1.
+class RoundBall(Ball):
+    """Balls of a norm with an inner product: round in suitable coordinates."""
 
-    In the coordinates u = delta / c it is round.
-    """
+    @abstractmethod
+    def coordinates(self, deltas: Tensor) -> Tensor:
+        """Coordinates in which the ball is round, (K, P)."""
+
+    @abstractmethod
+    def offsets(self, coordinates: Tensor) -> Tensor:
+        """The inverse of ``coordinates``, (K, P)."""
+
+    @abstractmethod
+    def slopes(self, gradients: Tensor) -> Tensor:
+        """Gradients by the coordinates, (K, P)."""
+
+
+class L2Ball(RoundBall):
+    """sum_i (delta_i / c_i)^2 <= rho^2: an ellipsoid, a sphere for c = 1."""
 
     def coordinates(self, deltas: Tensor) -> Tensor:
-        """U = delta / c, zero where c is."""
+        """Offsets in units of c, zero where c is."""
         return self._unscaled(deltas)
 
     def offsets(self, coordinates: Tensor) -> Tensor:
-        """Delta = c u."""
+        """Coordinates times c."""
         return self._scaled(coordinates)
 
     def slopes(self, gradients: Tensor) -> Tensor:
-        """Gradients by u, c g."""
+        """Gradients times c."""
         return self._scaled(gradients)
 
     def norm(self, deltas: Tensor) -> Tensor:
