@@ -11,6 +11,8 @@ from landscape.measures.effective_dimension import EffectiveDimension
 from landscape.measures.fisher_rao_norm import FisherRaoNorm
 from landscape.measures.fisher_trace import FisherTrace
 from landscape.measures.friendly_gap import FriendlyGap
+from landscape.measures.geodesic_average_sharpness import GeodesicAverageSharpness
+from landscape.measures.geodesic_sharpness import GeodesicSharpness
 from landscape.measures.gradient_covariance_trace import GradientCovarianceTrace
 from landscape.measures.hessian_eigenvalues import HessianBottomEigenvalue, HessianTopEigenvalue
 from landscape.measures.hessian_frobenius import HessianFrobenius
@@ -46,6 +48,8 @@ __all__ = [
     "FisherRaoNorm",
     "FisherTrace",
     "FriendlyGap",
+    "GeodesicAverageSharpness",
+    "GeodesicSharpness",
     "GradientCovarianceTrace",
     "GradientNorm",
     "HessianBottomEigenvalue",

@@ -15,6 +15,7 @@ _GEOMETRIES = {
     "euclidean": "Euclidean",
     "elementwise": "relative to each weight",
     "filterwise": "relative to the norm of each filter",
+    "geodesic": "along geodesics, attention up to GL(h)",
     "layerwise": "relative to the norm of each layer",
 }
 _NORMS = {"l2": "2-norm", "linf": "∞-norm"}

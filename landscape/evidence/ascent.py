@@ -79,7 +79,7 @@ class AscentRequest:
     def compute(self, probe: Probe) -> Ascent:
         """Climbs from the checkpoint, as many parts at a time as memory allows."""
         base = probe.evidence(self.parts)
-        ball = self.geometry.ball(probe.weights(), probe.space, self.norm)
+        ball = self.geometry.around(probe, self.norm)
         room = self.memory // (_VECTORS * probe.size * probe.weights().element_size())
         at_once = max(1, int(room) // self.restarts)
         parts = range(len(base.parts))

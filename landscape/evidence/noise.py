@@ -54,7 +54,7 @@ class NoiseRequest:
 
     def compute(self, probe: Probe) -> NoiseLosses:
         """Two forward passes over the data for each pair."""
-        ball = self.geometry.ball(probe.weights(), probe.space, self.norm)
+        ball = self.geometry.around(probe, self.norm)
         draw = ball.gaussian if self.norm == "l2" else ball.sample_inside
         generator = torch.Generator().manual_seed(self.seed)
         parts = probe.parts(None, self.points)
@@ -70,7 +70,7 @@ class NoiseRequest:
             for row in range(count):
                 torch.mul(draw(1, generator)[0], self.sigma, out=both[row])
             torch.neg(both[:count], out=both[count:])
-            losses = parts.losses(both, [0] * len(both))
+            losses = parts.losses(ball.retract(both), [0] * len(both))
             plus.append(losses[:count])
             minus.append(losses[count:])
         return NoiseLosses(

@@ -136,7 +136,7 @@ class StepRequest:
     def compute(self, probe: Probe) -> Steps:
         """One forward pass over the parts for each radius."""
         base = probe.evidence(self.parts)
-        ball = self.geometry.ball(probe.weights(), probe.space, self.norm)
+        ball = self.geometry.around(probe, self.norm)
         room = self.memory // (_VECTORS * probe.size * ball.scale.element_size())
         at_once = max(1, int(room))
         parts = range(len(base.parts))
@@ -147,7 +147,7 @@ class StepRequest:
             directions = ball.steepest(self.rule.directions(base.gradients(rows), probe))
             still[rows] = ~directions.any(1).cpu().numpy()
             for place, rho in enumerate(self.radii):
-                losses = base.parts.losses(self.sign * rho * directions, rows)
+                losses = base.parts.losses(ball.retract(self.sign * rho * directions), rows)
                 changes[place, rows] = losses.numpy() - base.losses[rows]
         return Steps(radii=self.radii, changes=changes, still=still, free=ball.free)
 

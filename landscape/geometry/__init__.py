@@ -1,5 +1,6 @@
 """Geometries of the parameter space: norms, balls, directions, samples."""
 
+from landscape.geometry.attention import Attention, find_attention
 from landscape.geometry.ball import Ball, L2Ball, LinfBall, RoundBall
 from landscape.geometry.geometry import (
     GEOMETRIES,
@@ -8,6 +9,7 @@ from landscape.geometry.geometry import (
     Filterwise,
     Geometry,
     Norm,
+    Quotient,
     as_geometry,
     checked_norm,
 )
@@ -15,6 +17,7 @@ from landscape.geometry.quotient import Metric, Pair, QuotientBall
 
 __all__ = [
     "GEOMETRIES",
+    "Attention",
     "Ball",
     "Elementwise",
     "Euclidean",
@@ -25,8 +28,10 @@ __all__ = [
     "Metric",
     "Norm",
     "Pair",
+    "Quotient",
     "QuotientBall",
     "RoundBall",
     "as_geometry",
     "checked_norm",
+    "find_attention",
 ]

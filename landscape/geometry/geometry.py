@@ -9,8 +9,10 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
+from landscape.geometry.attention import Attention, find_attention
 from landscape.geometry.ball import Ball, L2Ball, LinfBall
-from landscape.probing import ParamSpace
+from landscape.geometry.quotient import Metric, QuotientBall, checked_metric
+from landscape.probing import ParamSpace, Probe
 
 Norm = Literal["l2", "linf"]
 _BALLS: dict[str, type[Ball]] = {"l2": L2Ball, "linf": LinfBall}
@@ -29,6 +31,10 @@ class Geometry(ABC):
         space: ParamSpace,
     ) -> Tensor:  # (P,)
         """c, zero for parameters that are left out of the ball."""
+
+    def around(self, probe: Probe, norm: Norm = "l2") -> Ball:
+        """The balls of this geometry around the checkpoint of a probe."""
+        return self.ball(probe.weights(), probe.space, norm)
 
     def ball(self, weights: Tensor, space: ParamSpace, norm: Norm = "l2") -> Ball:
         """The balls of this geometry around given weights.
@@ -93,6 +99,53 @@ class Elementwise(Geometry):
     def scale(self, weights: Tensor, space: ParamSpace) -> Tensor:  # noqa: ARG002
         """|w| + eta."""
         return weights.abs() + self.eta
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quotient(Geometry):
+    """Pairs of attention matrices up to GL(h), c = |w| for all other parameters.
+
+    Args:
+        metric: "inv" or "mix".
+        second_order: Whether geodesics bend; False goes straight.
+
+    Raises:
+        ValueError: If the metric is unknown.
+    """
+
+    name: ClassVar[str] = "geodesic"
+
+    metric: Metric = "mix"
+    second_order: bool = True
+
+    def __post_init__(self) -> None:
+        checked_metric(self.metric)
+
+    def scale(self, weights: Tensor, space: ParamSpace) -> Tensor:  # noqa: ARG002
+        """|w|, of the parameters that belong to no pair."""
+        return weights.abs()
+
+    def found(self, probe: Probe) -> Attention:
+        """The pairs of a probe's model."""
+        return find_attention(probe.modules(), probe.space)
+
+    def around(self, probe: Probe, norm: Norm = "l2") -> Ball:
+        """The balls around the checkpoint of a probe, in the metric's own norm.
+
+        Args:
+            probe: With the model whose attention is looked for.
+            norm: "l2".
+
+        Returns:
+            The balls of all radii.
+
+        Raises:
+            ValueError: If another norm is asked for.
+        """
+        if norm != "l2":
+            raise ValueError(f"a quotient metric has no norm but its own: norm='l2', got {norm!r}")
+        pairs = self.found(probe).pairs
+        return QuotientBall(probe.weights(), pairs, self.metric, second_order=self.second_order)
 
 
 OneDimensional = Literal["exclude", "elementwise", "tensor"]

@@ -17,6 +17,12 @@ Metric = Literal["inv", "mix"]
 _SINGULAR = 1e12
 
 
+def checked_metric(metric: str) -> None:
+    """Raises ValueError where a metric is unknown."""
+    if metric not in get_args(Metric):
+        raise ValueError(f"metric must be one of {get_args(Metric)}, got {metric!r}")
+
+
 @dataclass(frozen=True)
 class Pair:
     """Two matrices that a function sees only through G K^T: (G A^-1, K A^T) gives the same.
@@ -119,8 +125,7 @@ class QuotientBall(RoundBall):
         *,
         second_order: bool = True,
     ) -> None:
-        if metric not in get_args(Metric):
-            raise ValueError(f"metric must be one of {get_args(Metric)}, got {metric!r}")
+        checked_metric(metric)
         scale = weights.abs()
         taken = torch.zeros(len(weights), dtype=torch.long)
         shapes: dict[tuple[int, int, int], list[Pair]] = {}

@@ -193,6 +193,10 @@ class Probe(Evaluations):
             self._meter.count(gradients=1)
         return self._known_base
 
+    def modules(self) -> dict[str, nn.Module]:
+        """The modules of the probe's own copy of the model by name, to look at only."""
+        return dict(self._snapshot.model.named_modules())
+
     def _by_example(self, batch: Any) -> bool:
         """Whether the first dimension that the tensors of a batch share is that of the examples."""
         point = self.space.split(self._weights)

@@ -1,0 +1,203 @@
+"""Finding attention: the pairs of matrices that a model sees only through their product."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from landscape.geometry.quotient import Pair
+from landscape.probing import ParamSpace
+
+# Names under which libraries keep query, key and value, and what follows them.
+_SEPARATE = (
+    ("query", "key", "value"),
+    ("q_proj", "k_proj", "v_proj"),
+    ("q_lin", "k_lin", "v_lin"),
+    ("to_q", "to_k", "to_v"),
+)
+_FUSED = ("qkv", "c_attn")
+_OUTPUTS = ("out_proj", "o_proj", "out_lin", "c_proj", "proj", "to_out")
+_HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads")
+_WIDTHS = ("head_dim", "attention_head_size")
+_NORMS = ("q_norm", "k_norm", "q_layernorm", "k_layernorm", "query_norm", "key_norm")
+_ROTARY = ("rotary", "rope")
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What was found in a model.
+
+    Args:
+        pairs: Two a head: query and key, value and output; of LoRA one a layer.
+        left_out: By name of a block, why it has no such symmetry or is not covered.
+    """
+
+    pairs: list[Pair] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Map:
+    """Places of an affine map's weight in a flat vector, inputs by outputs, and of its bias."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def outputs(self, start: int, stop: int) -> Tensor:
+        """Some output columns, with the bias as a further row."""
+        rows = [self.weight[:, start:stop]]
+        return torch.cat(rows if self.bias is None else [*rows, self.bias[None, start:stop]])
+
+    def thirds(self) -> list[_Map]:
+        """The three maps that stand side by side in a fused one."""
+        biases = [None] * 3 if self.bias is None else list(self.bias.chunk(3))
+        return [
+            _Map(weight, bias)
+            for weight, bias in zip(self.weight.chunk(3, dim=1), biases, strict=True)
+        ]
+
+
+def find_attention(modules: Mapping[str, nn.Module], space: ParamSpace) -> Attention:
+    """The pairs of all attention heads and LoRA layers of a model.
+
+    Known are ``nn.MultiheadAttention``, modules with separate query, key and value maps (Hugging
+    Face's BERT, ViT, DistilBERT, Llama and their kin) and fused ones in the order query, key,
+    value (timm, GPT-2). Biases of query, key and value are further rows. Where several query heads
+    share a key (grouped queries), the query heads are stacked; likewise the outputs of a value.
+    Rotary positions and normalised queries or keys leave no GL(h) on query and key: those pairs are
+    left out, value and output stay.
+
+    Args:
+        modules: Name to module, as ``model.named_modules()`` gives them.
+        space: The trainable parameters; blocks with frozen ones are left out.
+
+    Returns:
+        The pairs, with places in a flat vector of the space, and what was left out.
+    """
+    finder = _Finder(modules, space)
+    for name, module in modules.items():
+        if isinstance(module, nn.MultiheadAttention):
+            finder.multihead(name, module)
+        elif hasattr(module, "lora_A") and hasattr(module, "lora_B"):
+            finder.low_rank(name)
+        else:
+            finder.by_names(name, module)
+    return finder.found
+
+
+class _Finder:
+    def __init__(self, modules: Mapping[str, nn.Module], space: ParamSpace) -> None:
+        self._modules = modules
+        self._places = space.split(torch.arange(space.size))
+        kinds = (f"{name} {type(module).__name__}".lower() for name, module in modules.items())
+        self._rotary = any(word in kind for kind in kinds for word in _ROTARY)
+        self.found = Attention()
+
+    def multihead(self, name: str, module: nn.MultiheadAttention) -> None:
+        stem = f"{name}." if name else ""
+        packed = self._places.get(f"{stem}in_proj_weight")
+        bias = self._places.get(f"{stem}in_proj_bias")
+        if module.bias_k is not None:
+            self.found.left_out[name] = "it appends a bias to keys and values"
+            return
+        if packed is not None:
+            maps: list[_Map | None] = list(_Map(packed.T, bias).thirds())
+        else:
+            weights = [self._places.get(f"{stem}{part}_proj_weight") for part in "qkv"]
+            biases = [None] * 3 if bias is None else list(bias.chunk(3))
+            maps = [
+                None if weight is None else _Map(weight.T, own)
+                for weight, own in zip(weights, biases, strict=True)
+            ]
+        width = module.embed_dim // module.num_heads
+        has_bias = dict(module.named_parameters(recurse=False)).get("in_proj_bias") is not None
+        out = None if has_bias and bias is None else self._map(f"{stem}out_proj")
+        self._add(name, maps, out, width, normalised=False)
+
+    def low_rank(self, name: str) -> None:
+        for lower in self._places:
+            if lower.startswith(f"{name}.lora_A.") and lower.endswith(".weight"):
+                upper = lower.replace(".lora_A.", ".lora_B.")
+                if upper in self._places:
+                    pair = Pair(f"{name} (LoRA)", self._places[upper], self._places[lower].T)
+                    self.found.pairs.append(pair)
+
+    def by_names(self, name: str, module: nn.Module) -> None:
+        children = dict(module.named_children())
+        stem = f"{name}." if name else ""
+        parts = next((names for names in _SEPARATE if set(names) <= children.keys()), None)
+        fused = next((part for part in _FUSED if part in children), None)
+        if parts is None and fused is None:
+            return
+        if parts is not None:
+            maps = [self._map(f"{stem}{part}") for part in parts]
+        else:
+            joined = self._map(f"{stem}{fused}")
+            maps = [None] * 3 if joined is None else list(joined.thirds())
+            if joined is not None and joined.weight.shape[1] % 3:
+                self.found.left_out[name] = "its fused map is not three of one size"
+                return
+        width = _width(module, maps[0])
+        if width is None:
+            self.found.left_out[name] = "the number of its heads is not known"
+            return
+        norms = [children.get(norm) for norm in _NORMS]
+        normalised = any(norm is not None and not isinstance(norm, nn.Identity) for norm in norms)
+        self._add(name, maps, self._output(name, children), width, normalised=normalised)
+
+    def _output(self, name: str, children: Mapping[str, nn.Module]) -> _Map | None:
+        """The map after the heads: a child, its first entry, or the parent's output.dense."""
+        stem, parent = f"{name}." if name else "", name.rpartition(".")[0]
+        own = [f"{stem}{part}" for part in _OUTPUTS if part in children]
+        tried = [*own, *(f"{place}.0" for place in own), f"{parent}.output.dense"]
+        return next((found for place in tried if (found := self._map(place)) is not None), None)
+
+    def _map(self, name: str) -> _Map | None:
+        module = self._modules.get(name)
+        weight = self._places.get(f"{name}.weight")
+        if module is None or weight is None or len(weight.shape) != 2:
+            return None
+        if getattr(module, "bias", None) is not None and f"{name}.bias" not in self._places:
+            return None
+        transposed = type(module).__name__ == "Conv1D"  # GPT-2 keeps (inputs, outputs)
+        if not (transposed or isinstance(module, nn.Linear)):
+            return None
+        return _Map(weight if transposed else weight.T, self._places.get(f"{name}.bias"))
+
+    def _add(
+        self, name: str, maps: list[_Map | None], out: _Map | None, width: int, *, normalised: bool
+    ) -> None:
+        query, key, value = maps
+        if query is None or key is None or value is None or out is None:
+            self.found.left_out[name] = "not all of its maps are trainable linear layers"
+            return
+        shared = key.weight.shape[1] // width
+        group = query.weight.shape[1] // (width * shared)
+        reason = "queries and keys are normalised" if normalised else ""
+        reason = reason or ("queries and keys are rotated by position" if self._rotary else "")
+        if reason:
+            self.found.left_out[f"{name} (query-key)"] = reason
+        for head in range(shared):
+            own = slice(head * width, (head + 1) * width)
+            members = [(head * group + place) * width for place in range(group)]
+            if not reason:
+                left = torch.cat([query.outputs(start, start + width) for start in members])
+                right = key.outputs(own.start, own.stop)
+                self.found.pairs.append(Pair(f"{name} query-key {head}", left, right))
+            outgoing = torch.cat([out.weight[start : start + width].T for start in members])
+            incoming = value.outputs(own.start, own.stop)
+            self.found.pairs.append(Pair(f"{name} value-output {head}", incoming, outgoing))
+
+
+def _width(module: nn.Module, query: _Map | None) -> int | None:
+    """Width of a head, from what the module says of itself."""
+    for name in _WIDTHS:
+        if isinstance(width := getattr(module, name, None), int):
+            return width
+    for name in _HEADS:
+        if isinstance(heads := getattr(module, name, None), int) and query is not None:
+            return query.weight.shape[1] // heads
+    return None
