@@ -80,6 +80,6 @@ def declined_examples(probe: Probe, request: ExampleGradientsRequest) -> str | N
     if probe.evidence(request) is None:
         return (
             "the batches cannot be cut into single examples: their tensors have no common first "
-            "dimension, or the number of loss terms is no multiple of it"
+            "dimension, or it does not count examples"
         )
     return None

@@ -92,9 +92,7 @@ def quadratic_regime(scans: Sequence[NoiseLosses]) -> dict[str, Any]:
     reference = _curvatures(least)
     size = abs(float(np.mean(reference)))
     limit = least.sigma
-    words = (
-        "Noise sees one curvature, that of a quadratic, up to σ = {limit:g}, the largest measured."
-    )
+    words = ""
     for losses in usable[1:]:
         shift = SampleMean.of(_curvatures(losses) - reference)
         low, high = shift.interval()

@@ -222,7 +222,7 @@ def test_the_average_may_be_negative():
 def test_the_regime_of_a_quadratic_has_no_end(minimum):
     result = measured(minimum, "noise-stability", sigma=(0.1, 0.01, 1.0))
     assert result.diagnostics["quadratic_up_to"] == 1.0
-    assert "that of a quadratic" in result.diagnostics["regime"]
+    assert "of a quadratic, up to σ = 1, the largest" in result.diagnostics["regime"]
 
 
 def test_the_regime_of_a_quartic_ends():

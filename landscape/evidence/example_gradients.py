@@ -22,8 +22,9 @@ class ExampleGradientsRequest:
     """Moments of the gradients g_i of single examples at the checkpoint.
 
     Args:
-        targets: "data" for the given targets (empirical Fisher), "model" for targets drawn from
-            the model's own distribution (the Fisher information itself).
+        targets: "data" for the given targets (empirical Fisher), "model" for random ones whose
+            gradients have the second moments of the model's own distribution (the Fisher
+            information itself; see ``Objective.sampled``).
         points: Use only the first so many examples; None uses all.
         seed: Of the drawn targets; of no effect on the data's.
         memory: Bytes for gradients held at a time.

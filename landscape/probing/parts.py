@@ -115,7 +115,9 @@ class Parts:
         told = [place for place, count in enumerate(counts) if count]
         self._parts = [self._parts[place] for place in told]
         self._counts = [counts[place] for place in told]
-        self._meter.count(forwards=sum(counts) / self.pass_terms)
+        # A point of its own has statistics of its own, in one pass more.
+        passes = 1 + self._snapshot.recalibrates
+        self._meter.count(forwards=passes * sum(counts) / self.pass_terms)
         if not told:
             raise NoTermsError(
                 "no example that is used has a loss term (all targets are ignored); use more points"
@@ -155,7 +157,8 @@ class Parts:
                         values = metric(self._snapshot.outputs(point, batch), batch).double()
                         sums[row] += float(values.sum())
                         count += values.numel()
-        self._meter.count(forwards=self._share([0] * len(deltas)))
+        passes = 1 + self._snapshot.recalibrates
+        self._meter.count(forwards=passes * self._share([0] * len(deltas)))
         return sums / count
 
     def _share(self, which: Sequence[int]) -> float:

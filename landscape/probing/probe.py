@@ -255,7 +255,7 @@ class Probe(Evaluations):
         return self._derived["normalised logits"]
 
     def sampled_targets(self, seed: int) -> Probe:
-        """A probe on the same model whose targets are drawn from the model's own distribution.
+        """A probe on the same model with random targets of its own distribution's second moments.
 
         It shares the model and the meter with this probe. One forward pass.
 
