@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 from landscape.evidence import ExampleGradients, ExampleGradientsRequest
 from landscape.evidence.example_gradients import Targets
@@ -17,6 +17,8 @@ from landscape.measures.base import (
 )
 from landscape.probing import Probe
 from landscape.results import Estimate
+
+FisherKind = Literal["empirical", "model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,28 @@ class ExampleMeasure(Measure):
     @abstractmethod
     def of_gradients(self, gradients: ExampleGradients) -> Estimate:
         """The measure as a pure function of the gradients' moments."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FisherMeasure(ExampleMeasure):
+    """Fields of the measures of the Fisher information.
+
+    Args:
+        kind: "empirical" takes the targets of the data, "model" the model's own distribution.
+    """
+
+    variants: ClassVar[tuple[dict[str, Any], ...]] = ({"kind": "empirical"}, {"kind": "model"})
+
+    kind: FisherKind = "empirical"
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(FisherKind):
+            raise ValueError(f"kind must be one of {get_args(FisherKind)}, got {self.kind!r}")
+        super().__post_init__()
+
+    @property
+    def _targets(self) -> Targets:
+        return "data" if self.kind == "empirical" else "model"
 
 
 def declined_examples(probe: Probe, request: ExampleGradientsRequest) -> str | None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from landscape.evidence import ExampleGradients
-from landscape.evidence.example_gradients import Targets
-from landscape.measures.fisher import ExampleMeasure
-from landscape.measures.fisher_trace import FisherKind, checked_kind
+from landscape.measures.fisher import FisherMeasure
 from landscape.measures.neighbourhood import of_values
 from landscape.results import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
-class FisherRaoNorm(ExampleMeasure):
+class FisherRaoNorm(FisherMeasure):
     """||w||_FR = sqrt(w' F w) = sqrt(mean_i <g_i, w>^2), g_i the gradient of example i.
 
     Unchanged by every linear change of the parameters that leaves the function the same. For a
@@ -35,17 +33,6 @@ class FisherRaoNorm(ExampleMeasure):
     formula: ClassVar[str] = "(wᵀ F w)^½"
     source: ClassVar[str] = "Liang et al. 2019, def. 2"
     invariances: ClassVar[tuple[str, ...]] = ("layer", "neuron", "norm", "attention", "permutation")
-    variants: ClassVar[tuple[dict[str, Any], ...]] = ({"kind": "empirical"}, {"kind": "model"})
-
-    kind: FisherKind = "empirical"
-
-    def __post_init__(self) -> None:
-        checked_kind(self.kind)
-        super().__post_init__()
-
-    @property
-    def _targets(self) -> Targets:
-        return "data" if self.kind == "empirical" else "model"
 
     def of_gradients(self, gradients: ExampleGradients) -> Estimate:
         """Root of the mean square, its error by the delta method."""

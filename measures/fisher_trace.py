@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar
 
 from landscape.evidence import ExampleGradients
-from landscape.evidence.example_gradients import Targets
-from landscape.measures.fisher import ExampleMeasure
+from landscape.measures.fisher import FisherMeasure
 from landscape.measures.neighbourhood import of_values
 from landscape.results import Estimate
 
-FisherKind = Literal["empirical", "model"]
-
 
 @dataclass(frozen=True, kw_only=True)
-class FisherTrace(ExampleMeasure):
+class FisherTrace(FisherMeasure):
     """tr F = mean_i ||g_i||^2, g_i the gradient of the loss of example i.
 
     "empirical" takes the targets of the data, "model" the model's own distribution: the Fisher
@@ -44,24 +41,7 @@ class FisherTrace(ExampleMeasure):
     meaning: ClassVar[str] = "Mean squared norm of the gradients of single examples."
     formula: ClassVar[str] = "tr F = E ‖∇L(x, y)‖²"
     source: ClassVar[str] = "Kunstner, Balles and Hennig 2019, eq. 2 (model) and 3 (empirical)"
-    variants: ClassVar[tuple[dict[str, Any], ...]] = ({"kind": "empirical"}, {"kind": "model"})
-
-    kind: FisherKind = "empirical"
-
-    def __post_init__(self) -> None:
-        checked_kind(self.kind)
-        super().__post_init__()
-
-    @property
-    def _targets(self) -> Targets:
-        return "data" if self.kind == "empirical" else "model"
 
     def of_gradients(self, gradients: ExampleGradients) -> Estimate:
         """Mean of the squared norms."""
         return of_values(gradients.squares, least=0.0, what="examples")
-
-
-def checked_kind(kind: str) -> None:
-    """Raises where the kind of the Fisher information is unknown."""
-    if kind not in get_args(FisherKind):
-        raise ValueError(f"kind must be one of {get_args(FisherKind)}, got {kind!r}")
