@@ -130,6 +130,8 @@ def table_of(probe: Probe, results: Sequence[Result], seed: int = 0) -> Table:
         for result in results
         if result.status is not Status.OK
     ]
+    # Measures of one family have the same to say; it is said once.
+    warnings += dict.fromkeys(text for result in results for text in result.warnings)
     return Table(
         list(results),
         provenance={**probe.provenance(), "seed": seed},

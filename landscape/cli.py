@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -71,8 +71,19 @@ def audit(
     samples: Annotated[
         int | None, typer.Option(min=1, help="Use only the first N training examples.")
     ] = None,
+    initial: Annotated[
+        Path | None,
+        typer.Option(help="Weights before training, for measures of the distance from them."),
+    ] = None,
     cross_check: Annotated[
         bool, typer.Option("--cross-check", help="Also run PyHessian and compare.")
+    ] = False,
+    symmetries: Annotated[
+        bool,
+        typer.Option(
+            "--symmetry-check",
+            help="Also measure random copies of the checkpoint that compute the same function.",
+        ),
     ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Measure again what the folder already holds.")
@@ -88,7 +99,9 @@ def audit(
 
     wanted = _or_exit(lambda: resolve(measures))
     where = _device(device)
-    chosen, path, probe, facts = _or_exit(lambda: _open(task, checkpoint, where, dtype, samples))
+    chosen, path, probe, facts = _or_exit(
+        lambda: _open(task, checkpoint, where, dtype, samples, initial)
+    )
     folder = _or_exit(lambda: _writable(out))
     results, interrupted = _measure(probe, wanted, seed, folder, fresh=fresh)
     if not results:
@@ -99,12 +112,18 @@ def audit(
     if interrupted:
         left = ", ".join(measure.label for measure in wanted[len(results) :])
         table.warnings.insert(0, f"Interrupted: not measured are {left}")
-    elif cross_check:
+    else:
         try:
-            checks += _cross_check(chosen, path, samples, table)
+            if symmetries:
+                check = _symmetry_check(probe, wanted, seed, folder, fresh=fresh)
+                table.extras["symmetry_check"] = check
+            if cross_check:
+                checks += _cross_check(chosen, path, samples, table)
         except KeyboardInterrupt:
             interrupted = True
-            table.warnings.insert(0, "Interrupted during the cross-check")
+            table.warnings.insert(
+                0, "Interrupted during a check; its part of the report is missing"
+            )
     if checks:
         table.extras["cross_check"] = checks
     _write(table, folder, as_json=as_json)
@@ -115,12 +134,17 @@ def audit(
 
 
 def _open(
-    name: str, checkpoint: Path | None, device: str, dtype: Precision, samples: int | None
+    name: str,
+    checkpoint: Path | None,
+    device: str,
+    dtype: Precision,
+    samples: int | None,
+    initial: Path | None,
 ) -> tuple[Task, Path, Probe, dict[str, float]]:
     import torch
 
     from landscape.probing import Probe
-    from landscape.tasks import get_task, load_momentum
+    from landscape.tasks import get_task, load_momentum, load_state
 
     task = get_task(name)
     path = task.default_checkpoint() if checkpoint is None else checkpoint
@@ -132,6 +156,7 @@ def _open(
         device=device,
         dtype=getattr(torch, dtype.value),
         momentum=load_momentum(path, model),
+        initial=None if initial is None else load_state(initial),
     )
     return task, path, probe, task.metrics(model)
 
@@ -151,6 +176,16 @@ def _measure(
     except KeyboardInterrupt:
         return results, True
     return results, False
+
+
+def _symmetry_check(
+    probe: Probe, measures: list[Measure], seed: int, folder: Path, *, fresh: bool
+) -> dict[str, object]:
+    from landscape.orbits import symmetry_check
+    from landscape.results import Store
+
+    store = Store(folder / "records", reuse=not fresh)
+    return symmetry_check(probe, measures, seed, store=store, progress=True).to_dict()
 
 
 def _cross_check(
@@ -216,6 +251,8 @@ def _show(table: Table) -> None:
             f"{result.cost.seconds:.2f}{shared}",
         )
     console.print(grid)
+    if "symmetry_check" in table.extras:
+        _show_orbits(console, table.extras["symmetry_check"])
     cost = table.cost
     console.print(
         f"Total: {cost.products:g} curvature products, {round(cost.gradients, 1):g} gradients, "
@@ -225,6 +262,41 @@ def _show(table: Table) -> None:
     )
     for warning in table.warnings:
         console.print(f"Note: {escape(warning)}", highlight=False)
+
+
+def _show_orbits(console: Console, check: dict[str, Any]) -> None:
+    from rich.markup import escape
+    from rich.table import Table as Grid
+
+    from landscape.results import format_factor
+
+    kinds = list(check["found"])
+    grid = Grid(title="The same function, parametrised otherwise", title_justify="left")
+    for heading in ("measure", "value", "range", *kinds, "verdict"):
+        left = heading in ("measure", "verdict")
+        grid.add_column(heading, justify="left" if left else "right", overflow="fold")
+    for orbit in check["orbits"]:
+        value = orbit["base"]["value"]
+        ends = [f"{end:.3g}" for end in orbit["range"] if end is not None]
+        grid.add_row(
+            escape(orbit["measure"]),
+            "-" if value is None else f"{value:.4g}",
+            " to ".join(dict.fromkeys(ends)),
+            *(format_factor(orbit["factors"].get(kind)) if ends else "-" for kind in kinds),
+            f"[bold]{orbit['verdict']}[/]" if "depends" in orbit["verdict"] else orbit["verdict"],
+        )
+    console.print(grid)
+    changes = ", ".join(
+        f"{kind} at {len(check['found'][kind])} places ({check['changes'][kind]:.0e})"
+        for kind in kinds
+        if kind != "loss"
+    )
+    console.print(
+        f"Factors by which values move. Largest change of an output: {changes or 'none found'}.",
+        highlight=False,
+    )
+    for warning in check["warnings"]:
+        console.print(f"Left out: {escape(warning)}", highlight=False)
 
 
 @app.command(name="measures")

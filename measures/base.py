@@ -16,16 +16,6 @@ from landscape.results import Cost, Estimate, Result, Status
 Requests = Sequence[tuple[Probe, Evidence[Any]]]
 CostClass = Literal["free", "low", "medium", "high"]
 
-#: Function-preserving changes and the loss scale, in the order of the invariance tables.
-TRANSFORMATIONS = {
-    "layer": "rescaling of consecutive layers of a ReLU net",
-    "neuron": "rescaling of single hidden units",
-    "norm": "scale of weights before a normalisation layer",
-    "attention": "GL(h) on query-key and value-output pairs",
-    "loss": "scale of the loss",
-    "permutation": "permutation of hidden units",
-}
-
 
 class DeclinedError(Exception):
     """Raised by a measure that cannot be computed for this model or objective, with the reason."""
@@ -51,8 +41,10 @@ class Measure(ABC):
     group: ClassVar[str] = "Other"
     #: Order of the passes it takes.
     cost_class: ClassVar[CostClass]
-    #: Keys of TRANSFORMATIONS that leave it unchanged, with its default fields.
+    #: Keys of geometry.TRANSFORMATIONS that leave it unchanged, with its default fields.
     invariances: ClassVar[tuple[str, ...]] = ()
+    #: Whether its values are logarithms, so that differences say what ratios do elsewhere.
+    logarithmic: ClassVar[bool] = False
 
     #: Fields that buy accuracy and do not change what is measured; they are no part of the label.
     budget: ClassVar[frozenset[str]] = frozenset()
@@ -122,21 +114,26 @@ class Measure(ABC):
         if seed < 0:
             raise ValueError(f"seed must be a non-negative integer, got {seed}")
         shared: dict[str, Cost] = {}
-        own = Cost()
+        own, spent = Cost(), Cost()
         try:
-            for part, request in self.requests(probe, seed):
-                part.evidence(request)
-                shared[evidence_key(part, request)] = part.evidence_cost(request)
-            with probe.meter() as own:
-                estimate = _numbered(self.estimate(probe, seed))
+            with probe.meter() as spent:
+                for part, request in self.requests(probe, seed):
+                    part.evidence(request)
+                    shared[evidence_key(part, request)] = part.evidence_cost(request)
+                with probe.meter() as own:
+                    estimate = _numbered(self.estimate(probe, seed))
         except (DeclinedError, NotApplicableError) as declined:
             estimate = Estimate.without_value(Status.DECLINED, str(declined))
         except NoTermsError as empty:
             estimate = Estimate.without_value(Status.UNDEFINED, str(empty))
+        if estimate.status.measured or estimate.status is Status.UNDEFINED:
+            cost = sum(shared.values(), own)
+        else:  # what it took to see that it does not apply
+            cost, shared = spent, {}
         return Result(
             measure=self.label,
             estimate=estimate,
-            cost=sum(shared.values(), own),
+            cost=cost,
             evidence=shared,
             config=self.config,
             seed=seed,

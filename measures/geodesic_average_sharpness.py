@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from landscape.geometry import Geometry, Metric, Norm, Quotient
+from landscape.measures.geodesic_sharpness import with_attention
 from landscape.measures.noise import MeanRise
+from landscape.probing import Probe
+from landscape.results import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,4 +55,11 @@ class GeodesicAverageSharpness(MeanRise):
         super().__post_init__()
 
     def _geometry(self) -> Geometry:
+        return self._quotient()
+
+    def _quotient(self) -> Quotient:
         return Quotient(metric=self.metric, second_order=self.second_order)
+
+    def estimate(self, probe: Probe, seed: int) -> Estimate:
+        """The mean over the draws, and what was found of attention."""
+        return with_attention(super().estimate(probe, seed), self._quotient().found(probe))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from landscape.evidence.ascent import Direction
-from landscape.geometry import Geometry, Metric, Norm, Quotient
+from landscape.geometry import Attention, Geometry, Metric, Norm, Quotient
 from landscape.measures.worst_case import BallSharpness
 from landscape.probing import Probe
 from landscape.results import Estimate
@@ -68,6 +68,11 @@ class GeodesicSharpness(BallSharpness):
     def estimate(self, probe: Probe, seed: int) -> Estimate:
         """The mean over the parts, at every radius, and what was found of attention."""
         found = super().estimate(probe, seed)
-        attention = self._quotient().found(probe)
-        told = {"pairs": len(attention.pairs), "left_out": attention.left_out}
-        return replace(found, diagnostics={**found.diagnostics, **told})
+        return with_attention(found, self._quotient().found(probe))
+
+
+def with_attention(estimate: Estimate, attention: Attention) -> Estimate:
+    """The estimate, with what was found of attention and a warning for each block left out."""
+    told = {"pairs": len(attention.pairs), "left_out": attention.left_out}
+    diagnostics = {**estimate.diagnostics, **told}
+    return replace(estimate, diagnostics=diagnostics, warnings=attention.warnings)

@@ -49,7 +49,7 @@ class PacBayesFlatness(Measure):
     source: ClassVar[str] = "Jiang et al. 2020, appendix (PAC-Bayes flatness)"
     group: ClassVar[str] = "Noise"
     cost_class: ClassVar[CostClass] = "medium"
-    invariances: ClassVar[tuple[str, ...]] = ("permutation",)
+    invariances: ClassVar[tuple[str, ...]] = ("loss", "permutation")
     budget: ClassVar[frozenset[str]] = frozenset({"draws", "largest", "tolerance"})
     variants: ClassVar[tuple[dict[str, Any], ...]] = (
         {"magnitude_aware": False},

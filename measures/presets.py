@@ -8,7 +8,7 @@ from typing import Any
 from landscape.measures.base import Measure
 from landscape.measures.registry import available, expand
 
-_BASELINES = ("train-loss", "gradient-norm", "parameter-norm")
+_BASELINES = ("train-loss", "gradient-norm", "parameter-norm", "parameter-count")
 _SPECTRUM = (
     "hessian-top-eigenvalue",
     "hessian-bottom-eigenvalue",
@@ -34,6 +34,17 @@ _NOISE = (
     "low-pass-sharpness",
 )
 _ONE_STEP = ("sam-gap", "critical-sharpness")
+_RESCALED = ("minimum-sharpness", "relative-flatness")
+_GEODESIC = ("geodesic-sharpness", "geodesic-average-sharpness")
+_NORMS = (
+    "inverse-margin",
+    "log-spectral-product",
+    "log-frobenius-product",
+    "frobenius-over-spectral",
+    "path-norm",
+)
+_INITIAL = ("parameter-distance", "frobenius-distance", "spectral-distance", "spectral-initial")
+_BOUNDS = ("pac-bayes-flatness", "pac-bayes-origin", "pac-bayes-initial")
 _EXAMPLES = ("fisher-trace", "fisher-rao-norm", "gradient-covariance-trace")
 
 Part = tuple[tuple[str, ...], dict[str, Any]]
@@ -50,6 +61,7 @@ PRESETS: dict[str, tuple[Part, ...]] = {
     "standard": (
         (_BASELINES, {}),
         (_SPECTRUM, {}),
+        (_RESCALED, {}),
         (_WORST_CASE, {}),
         (_NOISE, {}),
         (_ONE_STEP, {}),
@@ -65,7 +77,12 @@ PRESETS: dict[str, tuple[Part, ...]] = {
         ),
         # Also so small that the loss is quadratic.
         (("noise-stability",), {"scan": (5e-4, 1e-3, 2.5e-3, 5e-3, 0.02, 0.04)}),
-        (("pac-bayes-flatness",), {}),
+        (_GEODESIC, {"scan": "around"}),
+        (_RESCALED, {"layers": True}),
+        (_NORMS, {}),
+        (_INITIAL, {}),
+        (_BOUNDS, {}),
+        (("local-learning-coefficient",), {}),
         (
             ("sam-gap", "friendly-gap", "momentum-gap", "sparse-gap", "micro-batch-gap"),
             {"scan": "around"},

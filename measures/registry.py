@@ -26,15 +26,30 @@ from landscape.measures.hessian_eigenvalues import HessianBottomEigenvalue, Hess
 from landscape.measures.hessian_frobenius import HessianFrobenius
 from landscape.measures.hessian_spectral_density import HessianSpectralDensity
 from landscape.measures.hessian_trace import HessianTrace
+from landscape.measures.inverse_margin import InverseMargin
 from landscape.measures.keskar_sharpness import KeskarSharpness
 from landscape.measures.local_entropy import LocalEntropy
+from landscape.measures.local_learning_coefficient import LocalLearningCoefficient
 from landscape.measures.low_pass_sharpness import LowPassSharpness
 from landscape.measures.max_sharpness import MaxSharpness
 from landscape.measures.micro_batch_gap import MicroBatchGap
 from landscape.measures.min_sharpness import MinSharpness
+from landscape.measures.minimum_sharpness import MinimumSharpness
 from landscape.measures.momentum_gap import MomentumGap
 from landscape.measures.noise_stability import NoiseStability
+from landscape.measures.norm_distances import FrobeniusDistance, ParameterDistance, SpectralDistance
+from landscape.measures.norm_products import (
+    LogFrobeniusProduct,
+    LogFrobeniusSum,
+    LogSpectralProduct,
+    LogSpectralSum,
+)
+from landscape.measures.norm_ratios import FrobeniusOverSpectral, SpectralInitial, SpectralOrigin
+from landscape.measures.pac_bayes_bound import PacBayesInitial, PacBayesOrigin
 from landscape.measures.pac_bayes_flatness import PacBayesFlatness
+from landscape.measures.parameter_count import ParameterCount
+from landscape.measures.path_norm import PathNorm
+from landscape.measures.relative_flatness import RelativeFlatness
 from landscape.measures.renyi_sharpness import RenyiSharpness
 from landscape.measures.sam_gap import SamGap
 from landscape.measures.sparse_gap import SparseGap
@@ -47,6 +62,7 @@ _BUILT_IN: tuple[type[Measure], ...] = (
     TrainLoss,
     GradientNorm,
     ParameterNorm,
+    ParameterCount,
     HessianTopEigenvalue,
     HessianBottomEigenvalue,
     HessianTrace,
@@ -60,6 +76,8 @@ _BUILT_IN: tuple[type[Measure], ...] = (
     AdaptiveSharpness,
     GeodesicSharpness,
     KeskarSharpness,
+    MinimumSharpness,
+    RelativeFlatness,
     AverageSharpness,
     AdaptiveAverageSharpness,
     GeodesicAverageSharpness,
@@ -67,6 +85,7 @@ _BUILT_IN: tuple[type[Measure], ...] = (
     NoiseStability,
     LowPassSharpness,
     LocalEntropy,
+    LocalLearningCoefficient,
     PacBayesFlatness,
     SamGap,
     FriendlyGap,
@@ -77,6 +96,20 @@ _BUILT_IN: tuple[type[Measure], ...] = (
     FisherTrace,
     FisherRaoNorm,
     GradientCovarianceTrace,
+    InverseMargin,
+    LogSpectralProduct,
+    LogSpectralSum,
+    LogFrobeniusProduct,
+    LogFrobeniusSum,
+    FrobeniusOverSpectral,
+    SpectralOrigin,
+    SpectralInitial,
+    PathNorm,
+    ParameterDistance,
+    FrobeniusDistance,
+    SpectralDistance,
+    PacBayesOrigin,
+    PacBayesInitial,
 )
 
 

@@ -48,6 +48,7 @@ class RenyiSharpness(SpectralMeasure):
     source: ClassVar[str] = "Zhang et al., Rényi Sharpness, arXiv 2510.07758"
     cost_class: ClassVar[CostClass] = "medium"
     invariances: ClassVar[tuple[str, ...]] = ("loss", "permutation")
+    logarithmic: ClassVar[bool] = True
     variants: ClassVar[tuple[dict[str, Any], ...]] = (
         {"alpha": 0.5},
         {"alpha": 1.5},

@@ -26,6 +26,7 @@ ALLOWED = {room: set(ROOMS[:index]) for index, room in enumerate(ROOMS)} | {
     "measures": {"results", "linalg", "probing", "geometry", "evidence"},
     "viz": {"results", "slices"},
     "auditing": {*ROOMS, "measures", "viz"},
+    "orbits": {*ROOMS, "measures", "viz", "auditing"},
     "crosscheck": {"results", "linalg"},
     "populations": {*ROOMS, "measures", "viz", "auditing"},
 }

@@ -268,3 +268,34 @@ def test_python_dash_m_and_help():
     )
     assert "audit" in done.stdout
     assert "measures" in done.stdout
+
+
+def test_the_symmetry_check_is_shown_and_kept(tmp_path):
+    done = run(
+        "audit",
+        "--samples", 60,
+        "--measures", "train-loss,gradient-norm",
+        "--symmetry-check",
+        "--out", tmp_path,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "depends on the parametrisation" in " ".join(done.output.replace("│", " ").split())
+    check = json.loads((tmp_path / "report.json").read_text())["extras"]["symmetry_check"]
+    assert set(check["found"]) == {"layer", "neuron", "loss", "permutation"}
+    loss, gradient = check["orbits"]
+    assert loss["verdict"] == "unchanged"
+    assert gradient["range"][1] > 3 * gradient["base"]["value"]
+    page = (tmp_path / "report.html").read_text()
+    assert "parametrisation" in page
+
+
+def test_initial_weights_make_distances_known(tmp_path):
+    path = tmp_path / "initial.pt"
+    torch.save(DigitsNet().state_dict(), path)
+    measured = ["audit", *FAST[:2], "--measures", "parameter-distance", "--out", tmp_path, "--json"]
+    without, known = run(*measured), run(*measured, "--initial", path)
+    assert json.loads(without.stdout)["results"][0]["status"] == "declined"
+    assert json.loads(known.stdout)["results"][0]["value"] > 1
+    wrong = run(*measured, "--initial", tmp_path / "nowhere.pt")
+    assert wrong.exit_code == 2
+    assert "nowhere.pt" in wrong.output

@@ -160,28 +160,6 @@ def test_layer_rescaling_of_a_relu_net(c):
         assert two.value != pytest.approx(one.value, rel=1e-2)
 
 
-def test_permuting_hidden_units_changes_nothing():
-    model = relu_net()
-    permuted = copy.deepcopy(model)
-    order = torch.tensor([3, 0, 4, 1, 2])
-    with torch.no_grad():
-        permuted[0].weight.copy_(model[0].weight[order])
-        permuted[0].bias.copy_(model[0].bias[order])
-        permuted[2].weight.copy_(model[2].weight[:, order])
-    one, two = probe_of(model), probe_of(permuted)
-    for name, measure in measures.available().items():
-        assert "permutation" in measure.invariances, name
-        before, after = (measures.get(name).compute(probe) for probe in (one, two))
-        assert after.status.measured == before.status.measured
-        if not before.status.measured:
-            assert name in {"friendly-gap", "momentum-gap", "pac-bayes-flatness"}
-        elif measure.group == "Noise":  # the units are permuted, the noise is not
-            room = 4 * (before.stderr + after.stderr)
-            assert after.value == pytest.approx(before.value, abs=room), name
-        else:
-            assert after.value == pytest.approx(before.value, rel=1e-6, abs=1e-10), name
-
-
 def test_the_gauss_newton_matrix_of_a_linear_model_is_its_hessian():
     model = nn.Linear(4, 3).double()
     probe = probe_of(model)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from landscape.results import Table, to_json, write_atomically
 from landscape.viz import measure_table, sections, wording
 from landscape.viz.figures import density_figure, layer_figures
+from landscape.viz.orbit_section import orbits_figure, symmetry
 from landscape.viz.scan_figures import noise_figure, scan_figures
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def render_report(report: dict[str, Any], descriptions: Descriptions | None = No
             task=sections.task_metrics(report),
             groups=measure_table.groups(report),
             shared=measure_table.shared(report),
+            symmetry=symmetry(report),
+            orbits=orbits_figure(report),
             scans=scan_figures(report["results"]),
             noise=noise_figure(report["results"]),
             density=density_figure(report["results"]),
@@ -99,7 +102,9 @@ def described(report: dict[str, Any], descriptions: Descriptions) -> dict[str, A
     Returns:
         A new dictionary; the given one is not changed.
     """
-    names = {measure_table.base_name(record["measure"]) for record in report["results"]}
+    orbits = (report["extras"].get("symmetry_check") or {}).get("orbits", [])
+    records = [*report["results"], *orbits]
+    names = {measure_table.base_name(record["measure"]) for record in records}
     own = {name: dict(entry) for name, entry in descriptions.items() if name in names}
     return {**report, "extras": {**report["extras"], "descriptions": own}}
 

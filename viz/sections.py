@@ -90,7 +90,7 @@ def checks(report: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             **row,
-            "value": _ours(row["ours"], row["low"], row["high"]),
+            "value": our_side(row["ours"], row["low"], row["high"]),
             "interval": (row["low"], row["high"]),
             "theirs": either_side(row["peer_value"], row.get("peer_error")),
         }
@@ -98,7 +98,8 @@ def checks(report: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _ours(value: float | None, low: float | None, high: float | None) -> str:
+def our_side(value: float | None, low: float | None, high: float | None) -> str:
+    """A value with the half-width of its 95 % interval, of equal ends for none."""
     return _plain(format_estimate(value, 0.0 if low == high else None, (low, high)))
 
 

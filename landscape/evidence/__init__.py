@@ -2,7 +2,9 @@
 
 from landscape.evidence.ascent import Ascent, AscentRequest
 from landscape.evidence.example_gradients import ExampleGradients, ExampleGradientsRequest
+from landscape.evidence.ggn_diagonal import GgnDiagonal, GgnDiagonalRequest
 from landscape.evidence.lanczos_runs import compute_spectrum
+from landscape.evidence.langevin import LangevinDraws, LangevinRequest
 from landscape.evidence.noise import NoiseLosses, NoiseRequest
 from landscape.evidence.parts import BaseParts, PartsRequest
 from landscape.evidence.spectrum import Spectrum, SpectrumRequest
@@ -26,6 +28,10 @@ __all__ = [
     "BaseParts",
     "ExampleGradients",
     "ExampleGradientsRequest",
+    "GgnDiagonal",
+    "GgnDiagonalRequest",
+    "LangevinDraws",
+    "LangevinRequest",
     "NoiseLosses",
     "NoiseRequest",
     "OnFisherMask",

@@ -1,6 +1,6 @@
 """Geometries of the parameter space: norms, balls, directions, samples."""
 
-from landscape.geometry.attention import Attention, find_attention
+from landscape.geometry.attention import Attention, find_attention, find_pairs
 from landscape.geometry.ball import Ball, L2Ball, LinfBall, RoundBall
 from landscape.geometry.geometry import (
     GEOMETRIES,
@@ -14,9 +14,18 @@ from landscape.geometry.geometry import (
     checked_norm,
 )
 from landscape.geometry.quotient import Metric, Pair, QuotientBall
+from landscape.geometry.symmetries import (
+    TRANSFORMATIONS,
+    Symmetry,
+    Transformed,
+    find_symmetries,
+    scaled_loss,
+    transform,
+)
 
 __all__ = [
     "GEOMETRIES",
+    "TRANSFORMATIONS",
     "Attention",
     "Ball",
     "Elementwise",
@@ -31,7 +40,13 @@ __all__ = [
     "Quotient",
     "QuotientBall",
     "RoundBall",
+    "Symmetry",
+    "Transformed",
     "as_geometry",
     "checked_norm",
     "find_attention",
+    "find_pairs",
+    "find_symmetries",
+    "scaled_loss",
+    "transform",
 ]

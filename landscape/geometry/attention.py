@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.geometry.quotient import Pair
-from landscape.probing import ParamSpace
+from landscape.probing import ParamSpace, Probe
 
 # Names under which libraries keep query, key and value, and what follows them.
 _SEPARATE = (
@@ -37,6 +37,14 @@ class Attention:
 
     pairs: list[Pair] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A sentence for each block that was left out."""
+        return tuple(
+            f"{name} is treated entry by entry, without its symmetry: {reason}"
+            for name, reason in self.left_out.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,33 @@ def find_attention(modules: Mapping[str, nn.Module], space: ParamSpace) -> Atten
         else:
             finder.by_names(name, module)
     return finder.found
+
+
+def find_pairs(probe: Probe) -> Attention:
+    """The declared blocks of a probe, and the attention that is found beside them.
+
+    Args:
+        probe: Its blocks go first: what is found is left out where it shares an entry with one.
+
+    Returns:
+        The pairs, with places in a flat vector of the probe's space, and what was left out.
+    """
+    found = find_attention(probe.modules(), probe.space)
+    declared, left_out = [], dict(found.left_out)
+    for block in probe.blocks:
+        name = f"{block.left.weight} x {block.right.weight}"
+        if not block.parameters <= set(probe.space.names):
+            left_out[name] = "not all of its parameters are probed"
+            continue
+        declared += [
+            Pair(f"{name} {head}", left, right)
+            for head, (left, right) in enumerate(block.places(probe.space))
+        ]
+    taken = torch.zeros(probe.size, dtype=torch.bool)
+    for pair in declared:
+        taken[pair.left], taken[pair.right] = True, True
+    kept = [pair for pair in found.pairs if not (taken[pair.left].any() or taken[pair.right].any())]
+    return Attention([*declared, *kept], left_out)
 
 
 class _Finder:
@@ -186,10 +221,11 @@ class _Finder:
             if not reason:
                 left = torch.cat([query.outputs(start, start + width) for start in members])
                 right = key.outputs(own.start, own.stop)
-                self.found.pairs.append(Pair(f"{name} query-key {head}", left, right))
+                self.found.pairs.append(Pair(f"{name} query-key {head}", left, right, name, head))
             outgoing = torch.cat([out.weight[start : start + width].T for start in members])
             incoming = value.outputs(own.start, own.stop)
-            self.found.pairs.append(Pair(f"{name} value-output {head}", incoming, outgoing))
+            pair = Pair(f"{name} value-output {head}", incoming, outgoing, name, head)
+            self.found.pairs.append(pair)
 
 
 def _width(module: nn.Module, query: _Map | None) -> int | None:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from landscape.geometry.attention import Attention, find_attention
+from landscape.geometry.attention import Attention, find_pairs
 from landscape.geometry.ball import Ball, L2Ball, LinfBall
 from landscape.geometry.quotient import Metric, QuotientBall, checked_metric
 from landscape.probing import ParamSpace, Probe
@@ -126,8 +126,8 @@ class Quotient(Geometry):
         return weights.abs()
 
     def found(self, probe: Probe) -> Attention:
-        """The pairs of a probe's model."""
-        return find_attention(probe.modules(), probe.space)
+        """The pairs of a probe's model, declared ones and those that are found."""
+        return find_pairs(probe)
 
     def around(self, probe: Probe, norm: Norm = "l2") -> Ball:
         """The balls around the checkpoint of a probe, in the metric's own norm.

@@ -31,11 +31,15 @@ class Pair:
         name: Where they are in the model.
         left: Places of the entries of G in a flat vector, (n, h) integers.
         right: Those of K, (m, h).
+        module: The attention module it belongs to, and
+        head: the head, whose pairs move together; None where there are no such heads.
     """
 
     name: str
     left: Tensor
     right: Tensor
+    module: str = ""
+    head: int | None = None
 
 
 class _Stack:

@@ -78,6 +78,9 @@ def absolute_sum(
 ) -> SpectralSum:
     """Estimates tr f(|A|) from chains and known eigenvalues.
 
+    Whether A has negative eigenvalues is read off both: one that neither has seen counts by its
+    sign. Runs of a few steps without known eigenvalues of the lower end may miss it.
+
     Args:
         chains: Lanczos runs on A with the known eigenvectors projected out, started from
             unit-variance random vectors (so that each chain's mass is its share of the dimension).

@@ -1,5 +1,6 @@
 """The probe and what it is made of: objective, batches, parameter space, products."""
 
+from landscape.probing.blocks import Block, Factor
 from landscape.probing.normalised_logits import NormalisedLogits
 from landscape.probing.objective import (
     BinaryCrossEntropy,
@@ -23,10 +24,12 @@ from landscape.probing.space import ParamSpace
 __all__ = [
     "BatchNormMode",
     "BinaryCrossEntropy",
+    "Block",
     "CallableObjective",
     "CrossEntropy",
     "CurvatureOperator",
     "Evidence",
+    "Factor",
     "MeanSquaredError",
     "NoTermsError",
     "NormalisedLogits",

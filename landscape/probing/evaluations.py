@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from landscape.probing.batches import Batches, owned
+from landscape.probing.batches import Batches, owned, place
 from landscape.probing.checking import BasePass
 from landscape.probing.parts import Parts, Products
 from landscape.probing.products import CurvatureProducts, Operator, finite_difference
@@ -133,6 +133,53 @@ class Evaluations(ABC):
             ValueError: If the shape of ``deltas`` is wrong.
         """
         return self._whole.means(metric, self._rows(deltas, "deltas"))
+
+    def term_values(self, metric: Callable[[Tensor, Any], Tensor]) -> Tensor:
+        """Values of ``metric(outputs, batch)`` at the checkpoint in the order of the data.
+
+        Args:
+            metric: Gives a tensor whose first dimension is that of the examples (or tokens).
+
+        Returns:
+            All of them, on the CPU. One forward pass.
+
+        Raises:
+            TypeError: If the objective is a callable that gives no outputs.
+        """
+        found: list[Tensor] = []
+        with self._evaluating(gradient=False) as point:
+            for batch in self._batches:
+                outputs = self._snapshot.outputs(self.space.split(point), batch)
+                found.append(metric(outputs, batch).cpu())
+        self._meter.count(forwards=1)
+        return torch.cat(found)
+
+    def outputs_of(self, model: nn.Module, *, first: bool = False) -> Tensor:
+        """What another model, such as a changed copy, makes of the data.
+
+        Args:
+            model: Takes the same batches; they are cast to its floating type.
+            first: Only the first batch.
+
+        Returns:
+            All outputs in a row, or the losses where the objective gives no outputs, on the CPU.
+        """
+        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), self.dtype)
+        found: list[Tensor] = []
+        with self._snapshot.evaluating(gradient=False):
+            for batch in self._batches:
+                found.append(self._outputs(model, place(batch, self.device, dtype, copy=True)))
+                if first:
+                    break
+        self._meter.count(forwards=1)
+        return torch.cat(found)
+
+    def _outputs(self, model: nn.Module, batch: Any) -> Tensor:
+        objective = self._snapshot.objective
+        if objective.has_outputs:
+            return objective.outputs(model, batch).reshape(-1).cpu()
+        terms = objective.evaluate(model, batch)
+        return (terms.total if terms.losses is None else terms.losses).reshape(-1).cpu()
 
     def hvp(self, v: Tensor, delta: Tensor | None = None) -> Tensor:
         """Products of the Hessian of the mean loss with one or K vectors.

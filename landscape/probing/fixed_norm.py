@@ -52,7 +52,14 @@ def use_fixed_statistics(norm: _BatchNorm) -> None:
         found: Tensor = _Affine.apply(inputs, scale, shift)  # type: ignore[no-untyped-call]
         return found
 
+    forward.fixed_statistics = True  # type: ignore[attr-defined]
     norm.forward = forward  # type: ignore[method-assign, assignment]
+
+
+def use_own_forward(norm: _BatchNorm) -> None:
+    """Undoes ``use_fixed_statistics`` on a copy, whose forward is still that of the original."""
+    if getattr(vars(norm).get("forward"), "fixed_statistics", False):
+        del norm.forward
 
 
 def _forward(inputs: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -45,6 +45,8 @@ class Objective(ABC):
     has_accuracy: bool = False
     #: True if ``sampled`` is there.
     samples_targets: bool = False
+    #: True if ``margins`` is there.
+    has_margins: bool = False
 
     @abstractmethod
     def outputs(self, model: nn.Module, batch: Any) -> Tensor:
@@ -71,6 +73,14 @@ class Objective(ABC):
             TypeError: If the objective knows no accuracy.
         """
         raise TypeError(f"objective {self.name!r} knows no accuracy")
+
+    def margins(self, outputs: Tensor, batch: Any) -> Tensor:  # noqa: ARG002
+        """By how much the right class outdoes the best other one, (T,); to override.
+
+        Raises:
+            TypeError: If the objective knows no classes.
+        """
+        raise TypeError(f"objective {self.name!r} knows no margins")
 
     def sampled(self, outputs: Tensor, batch: Any, generator: torch.Generator) -> Any:  # noqa: ARG002
         """The batch with random targets whose gradients have the Fisher information as covariance.
@@ -126,6 +136,7 @@ class CrossEntropy(Supervised):
     name = "cross_entropy"
     has_accuracy = True
     samples_targets = True
+    has_margins = True
 
     def __init__(self, *, ignore_index: int = -100) -> None:
         self.ignore_index = ignore_index
@@ -154,6 +165,20 @@ class CrossEntropy(Supervised):
             targets = targets.argmax(1)
         right = (outputs.argmax(1) == targets) & ~outputs.isnan().any(1)
         return right[targets != self.ignore_index]
+
+    def margins(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Logit of the target less the largest other one, for targets that are not ignored."""
+        _, targets = _pair(batch)
+        if targets.is_floating_point() or outputs.shape[1] < 2:
+            raise NotApplicableError(
+                "margins need class numbers as targets and at least two classes, got "
+                f"{targets.dtype} targets and outputs of shape {tuple(outputs.shape)}"
+            )
+        told = targets != self.ignore_index
+        places = targets.where(told, 0).unsqueeze(1)
+        own = outputs.gather(1, places).squeeze(1)
+        others = outputs.scatter(1, places, -torch.inf).amax(1)
+        return (own - others)[told]
 
     def sampled(self, outputs: Tensor, batch: Any, generator: torch.Generator) -> Any:
         """Soft targets q = p - sqrt(p) r + p <sqrt(p), r>, for which p - q has covariance A.
@@ -200,6 +225,7 @@ class BinaryCrossEntropy(Supervised):
     name = "bce"
     has_accuracy = True
     samples_targets = True
+    has_margins = True
 
     def losses(self, outputs: Tensor, batch: Any) -> Tensor:
         """One loss per entry of the outputs."""
@@ -211,6 +237,13 @@ class BinaryCrossEntropy(Supervised):
         """Whether logit and target lie on the same side, per entry."""
         targets = _like(_pair(batch)[1], outputs, self.name)
         return (((outputs > 0) == (targets > 0.5)) & ~outputs.isnan()).reshape(-1)
+
+    def margins(self, outputs: Tensor, batch: Any) -> Tensor:
+        """The logit where the label is 1 and its negative where it is 0, per entry."""
+        targets = _like(_pair(batch)[1], outputs, self.name)
+        if not ((targets == 0) | (targets == 1)).all():
+            raise NotApplicableError("margins need labels 0 and 1, got others")
+        return (outputs * (2 * targets - 1)).reshape(-1)
 
     def sampled(self, outputs: Tensor, batch: Any, generator: torch.Generator) -> Any:
         """Soft targets p +- sqrt(p (1 - p)), the standard deviation of the label."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.probing.batches import Batches
+from landscape.probing.blocks import Block
 from landscape.probing.checking import BasePass, checked_pass, gradient_pass
 from landscape.probing.cutting import cut_pass, examples
 from landscape.probing.evaluations import Evaluations
@@ -52,6 +53,10 @@ class Probe(Evaluations):
             at once, may take.
         momentum: The optimiser's last direction (its momentum buffer), (P,) or by parameter name,
             for measures that ask for it.
+        initial: The weights before training, (P,) or by parameter name, for measures of the
+            distance from them.
+        blocks: Pairs of matrices that the model sees only through their product, beside the
+            attention that is found by itself.
 
     Raises:
         TypeError: If the batches cannot be walked many times, or the model cannot be copied.
@@ -78,6 +83,8 @@ class Probe(Evaluations):
         products: Products = "auto",
         graph_memory: int = GIB,
         momentum: Tensor | Mapping[str, Tensor] | None = None,
+        initial: Tensor | Mapping[str, Tensor] | None = None,
+        blocks: Sequence[Block] = (),
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -105,24 +112,18 @@ class Probe(Evaluations):
         #: What sets a derived probe apart from the one it was derived of.
         self.variant = ""
         self._span(space, base)
-        self.momentum = None if momentum is None else self._direction(momentum)
+        self.momentum = None if momentum is None else self._direction(momentum, "momentum")
+        self.initial = None if initial is None else self._direction(initial, "initial")
+        for block in blocks:
+            block.places(space)
+        self.blocks = tuple(blocks)
 
-    def _direction(self, direction: Tensor | Mapping[str, Tensor]) -> Tensor:
+    def _direction(self, direction: Tensor | Mapping[str, Tensor], what: str) -> Tensor:
         if not isinstance(direction, Tensor):
-            wrong = [
-                name
-                for name, shape in zip(self.space.names, self.space.shapes, strict=True)
-                if name not in direction or direction[name].shape != shape
-            ]
-            if wrong:
-                raise ValueError(
-                    "momentum must hold a tensor of the shape of every trainable parameter; "
-                    f"missing or of another shape are {', '.join(wrong[:5])}"
-                )
-            direction = self.space.flatten({name: direction[name] for name in self.space.names})
-        found = self._vector(direction, "momentum")
+            direction = self.space.gathered(direction, what)
+        found = self._vector(direction, what)
         if not found.isfinite().all():
-            raise ValueError("momentum holds NaN or infinite entries")
+            raise ValueError(f"{what} holds NaN or infinite entries")
         return found
 
     def _span(self, space: ParamSpace, base: BasePass | None) -> None:
@@ -194,8 +195,47 @@ class Probe(Evaluations):
         return self._known_base
 
     def modules(self) -> dict[str, nn.Module]:
-        """The modules of the probe's own copy of the model by name, to look at only."""
+        """The modules of the model by name, to look at only."""
         return dict(self._snapshot.model.named_modules())
+
+    def model_copy(self) -> nn.Module:
+        """A copy of the model as it is evaluated, with frozen parameters, to do anything with."""
+        return self._snapshot.model_copy()
+
+    def changed(
+        self, change: Callable[[nn.Module], None], objective: Objective | None = None
+    ) -> Probe:
+        """A new probe on a copy of the model that was changed in place.
+
+        Args:
+            change: Modifies the model it is given; initial weights and momentum go along.
+            objective: Another objective; None keeps this one.
+
+        Returns:
+            The probe, on the same data.
+        """
+
+        def moved(weights: Tensor) -> nn.Module:
+            return self._snapshot.changed(self.space.split(weights), change)
+
+        def flat(model: nn.Module) -> Tensor:
+            return self.space.flatten(dict(model.named_parameters())).detach()
+
+        model = moved(self._weights)
+        end = None if self.momentum is None else flat(moved(self._weights + self.momentum))
+        return Probe(
+            model,
+            objective or self.objective,
+            self._batches,
+            device=self.device,
+            dtype=self.dtype,
+            batch_norm=self._snapshot.batch_norm,
+            products=self._way,
+            graph_memory=self._graph_memory,
+            momentum=None if end is None else end - flat(model),
+            initial=None if self.initial is None else flat(moved(self.initial)),
+            blocks=self.blocks,
+        )
 
     def _by_example(self, batch: Any) -> bool:
         """Whether the first dimension that the tensors of a batch share is that of the examples."""
@@ -233,8 +273,9 @@ class Probe(Evaluations):
         if part.names not in self._derived:
             probe = copy.copy(self)
             probe._span(part, self._base.restricted(self.space, part))
-            if self.momentum is not None:
-                probe.momentum = part.flatten(self.space.split(self.momentum))
+            for what in ("momentum", "initial"):
+                if (vector := getattr(self, what)) is not None:
+                    setattr(probe, what, part.flatten(self.space.split(vector)))
             self._derived[part.names] = probe
         return self._derived[part.names]
 
@@ -329,7 +370,7 @@ class Probe(Evaluations):
 
     def identity(self) -> dict[str, Any]:
         """What a number depends on besides the measure: weights, data, objective, modes."""
-        momentum = [] if self.momentum is None else [("momentum", self.momentum)]
+        given = [("momentum", self.momentum), ("initial", self.initial)]
         return {
             "weights": self.model_hash,
             "data": self._base.data_hash,
@@ -340,7 +381,8 @@ class Probe(Evaluations):
             "batch_norm": self._snapshot.batch_norm,
             "dtype": str(self.dtype).removeprefix("torch."),
             "products": self._way,
-            **{name: content_hash([(name, direction)]) for name, direction in momentum},
+            **{name: content_hash([(name, known)]) for name, known in given if known is not None},
+            **({"blocks": [str(block) for block in self.blocks]} if self.blocks else {}),
         }
 
     def provenance(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, cast, get_args
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from landscape.probing.batches import place, tensors
-from landscape.probing.fixed_norm import use_fixed_statistics
+from landscape.probing.fixed_norm import use_fixed_statistics, use_own_forward
 from landscape.probing.guard import evaluation
 from landscape.probing.objective import Objective, Terms
 from landscape.probing.walls import CHECKPOINTING
@@ -183,6 +183,28 @@ class Snapshot(nn.Module):
             self._recalibrating = False
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.training, norm.momentum = False, momentum
+
+    def model_copy(self) -> nn.Module:
+        """A copy of the model in evaluation mode, its parameters frozen."""
+        copied = copy.deepcopy(self.model)
+        for norm in copied.modules():
+            if isinstance(norm, _BatchNorm):
+                use_own_forward(norm)
+                norm.track_running_stats = norm.running_mean is not None
+        return copied.eval()
+
+    def changed(
+        self, parameters: Mapping[str, Tensor], change: Callable[[nn.Module], None]
+    ) -> nn.Module:
+        """A copy of the model at a point, changed in place; parameters of the point trainable."""
+        model = self.model_copy()
+        with torch.no_grad():
+            for name, value in parameters.items():
+                model.get_parameter(name).copy_(value)
+            change(model)
+        for name in parameters:
+            model.get_parameter(name).requires_grad_(True)
+        return model
 
     def content(self) -> str:
         """Hash of all weights and buffers."""

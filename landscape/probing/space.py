@@ -121,3 +121,28 @@ class ParamSpace:
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Inverse of ``split``, (P,)."""
         return torch.cat([tensors[name].reshape(-1) for name in self.names])
+
+    def gathered(self, tensors: Mapping[str, Tensor], what: str) -> Tensor:
+        """A flat vector of tensors given by a user, (P,).
+
+        Args:
+            tensors: Name to tensor; further names are ignored.
+            what: What the vector is, for the error.
+
+        Returns:
+            The vector.
+
+        Raises:
+            ValueError: If a tensor is missing or has another shape.
+        """
+        wrong = [
+            name
+            for name, shape in zip(self.names, self.shapes, strict=True)
+            if name not in tensors or tensors[name].shape != shape
+        ]
+        if wrong:
+            raise ValueError(
+                f"{what} must hold a tensor of the shape of every trainable parameter; missing or "
+                f"of another shape are {', '.join(wrong[:5])}"
+            )
+        return self.flatten(tensors)

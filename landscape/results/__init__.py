@@ -1,7 +1,7 @@
 """Results, their cost and origin, and how they are kept."""
 
 from landscape.results.cost import Cost, Meter
-from landscape.results.formatting import format_estimate, format_interval
+from landscape.results.formatting import format_estimate, format_factor, format_interval
 from landscape.results.provenance import content_hash, environment
 from landscape.results.result import Estimate, Result, Status
 from landscape.results.store import Store
@@ -18,6 +18,7 @@ __all__ = [
     "content_hash",
     "environment",
     "format_estimate",
+    "format_factor",
     "format_interval",
     "to_json",
     "write_atomically",

@@ -75,6 +75,29 @@ def format_interval(interval: tuple[float | None, float | None]) -> str:
     return f"[{ends}]" + _power(power)
 
 
+def format_factor(factor: float | None) -> str:
+    """A factor by which something moved: "×17", "1" where it is 1 to two digits.
+
+    Args:
+        factor: At least 1; None, as JSON has it, where it is infinite.
+
+    Returns:
+        The text.
+
+    Example:
+        >>> format_factor(341.4), format_factor(1.0004), format_factor(None)
+        ('×340', '1', '×∞')
+    """
+    if factor is None or math.isinf(factor):
+        return "×∞"
+    text = f"{factor:.2g}"
+    if text == "1":
+        return text
+    return (
+        f"×{float(text):g}" if factor < 10**4 else f"×{text.replace('e+0', 'e').replace('e+', 'e')}"
+    )
+
+
 def _with_error(value: float, error: float) -> str:
     power, decimals = _layout(max(abs(value), error), error)
     scaled, doubt = value / 10**power, error / 10**power

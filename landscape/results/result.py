@@ -53,6 +53,7 @@ class Estimate:
         status: How far to trust it.
         message: What is special about this value, in a sentence.
         diagnostics: Further JSON-able values: per-layer numbers, curves, error components.
+        warnings: What a reader should know of the model, whatever the status: sentences.
     """
 
     value: float
@@ -61,6 +62,7 @@ class Estimate:
     status: Status = Status.OK
     message: str = ""
     diagnostics: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def exact(cls, value: float, **diagnostics: Any) -> Estimate:
@@ -132,6 +134,11 @@ class Result:
         return self.estimate.message or self.status.advice
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader should know of the model, whatever the status."""
+        return self.estimate.warnings
+
+    @property
     def diagnostics(self) -> dict[str, Any]:
         """Per-layer values, curves and error components."""
         return self.estimate.diagnostics
@@ -150,6 +157,7 @@ class Result:
             "config": self.config,
             "seed": self.seed,
             "diagnostics": self.diagnostics,
+            "warnings": list(self.warnings),
             "provenance": self.provenance,
         }
         cleaned: dict[str, Any] = finite(record)
@@ -170,6 +178,7 @@ class Result:
                 status=status,
                 message="" if message == status.advice else message,
                 diagnostics=record["diagnostics"],
+                warnings=tuple(record.get("warnings", ())),
             ),
             cost=Cost(**record["cost"]),
             evidence={key: Cost(**cost) for key, cost in record["evidence"].items()},

@@ -1,0 +1,67 @@
+"""A multiple of a loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from landscape.probing.objective import Objective, Terms
+
+
+class ScaledLoss(Objective):
+    """An objective whose terms are c times those of another.
+
+    Args:
+        objective: The other.
+        factor: c, positive.
+
+    Raises:
+        ValueError: If the factor is not positive.
+    """
+
+    def __init__(self, objective: Objective, factor: float) -> None:
+        if not factor > 0:
+            raise ValueError(f"factor must be positive, got {factor}")
+        self.name = f"{factor:g} x {objective.name}"
+        self.has_outputs = objective.has_outputs
+        self.has_accuracy = objective.has_accuracy
+        self.samples_targets = objective.samples_targets
+        self.has_margins = objective.has_margins
+        self._objective, self._factor = objective, factor
+
+    def outputs(self, model: nn.Module, batch: Any) -> Tensor:
+        """Outputs of the objective behind it."""
+        return self._objective.outputs(model, batch)
+
+    def losses(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Multiples of the losses of the objective behind it."""
+        return self._factor * self._objective.losses(outputs, batch)
+
+    def total(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Multiple of the sum."""
+        return self._factor * self._objective.total(outputs, batch)
+
+    def correct(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Unchanged by the scale."""
+        return self._objective.correct(outputs, batch)
+
+    def margins(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Unchanged by the scale."""
+        return self._objective.margins(outputs, batch)
+
+    def sampled(self, outputs: Tensor, batch: Any, generator: torch.Generator) -> Any:
+        """Targets of the distribution of the unscaled objective."""
+        return self._objective.sampled(outputs, batch, generator)
+
+    def evaluate(self, model: nn.Module, batch: Any) -> Terms:
+        """Multiples of the terms."""
+        terms = self._objective.evaluate(model, batch)
+        losses = None if terms.losses is None else self._factor * terms.losses
+        return Terms(self._factor * terms.total, terms.count, losses)
+
+    def evaluate_total(self, model: nn.Module, batch: Any) -> Tensor:
+        """Multiple of the sum of the terms."""
+        total: Tensor = torch.as_tensor(self._factor * self._objective.evaluate_total(model, batch))
+        return total
