@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from landscape.evidence.ascent import Direction
+from landscape.evidence.ascent import Ascent, Direction
 from landscape.geometry import Attention, Geometry, Metric, Norm, Quotient
 from landscape.measures.worst_case import BallSharpness
 from landscape.probing import Probe
-from landscape.results import Estimate
+from landscape.results import Estimate, Status
+
+# Lengths of the second-order term, in units of the first-order one, beyond which it is no
+# correction any more.
+_BENT = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +31,9 @@ class GeodesicSharpness(BallSharpness):
            where they are singular: see ``landscape.geometry.QuotientBall``.
         2. The text gives no radius; 0.5 is that of ``adaptive-sharpness``. Scan it.
         3. Gradients go through the retraction; the ascent is that of every worst-case measure.
+        4. Where a pair is nearly singular the second-order term exceeds the first-order one, and
+           the path does not follow the geodesic: ``diagnostics["bending"]`` tells their ratio, and
+           beyond 1 the status is uncertain.
 
     Args:
         metric: "inv" or "mix".
@@ -68,7 +75,20 @@ class GeodesicSharpness(BallSharpness):
     def estimate(self, probe: Probe, seed: int) -> Estimate:
         """The mean over the parts, at every radius, and what was found of attention."""
         found = super().estimate(probe, seed)
-        return with_attention(found, self._quotient().found(probe))
+        found = with_attention(found, self._quotient().found(probe))
+        ascent = self._probe(probe).evidence(self._request("up", seed))
+        if not isinstance(ascent, Ascent) or not found.status.measured:
+            return found
+        bending = float(ascent.bending[self.all_radii.index(self.radius)].max())
+        found = replace(found, diagnostics={**found.diagnostics, "bending": bending})
+        if bending <= _BENT or found.status is not Status.OK:
+            return found
+        return replace(
+            found,
+            status=Status.UNCERTAIN,
+            message=f"The second-order term of the path is {bending:.1g} times the first-order "
+            "one: it no longer follows the geodesic, as with nearly singular matrices; reduce rho.",
+        )
 
 
 def with_attention(estimate: Estimate, attention: Attention) -> Estimate:

@@ -217,3 +217,15 @@ def test_none_of_them_sees_the_scales_of_u_and_v():
                 values[name] = value(probe)
             assert value(moved) == pytest.approx(values[name], rel=1e-8), name
     assert len({round(value, 3) for value in values.values()}) == 3
+
+
+@pytest.mark.parametrize(("smallest", "status"), [(0.9, "ok"), (1e-4, "uncertain")])
+def test_a_path_that_bends_too_much_is_told(smallest, status):
+    probe = probe_of(u=(smallest, 1.0, -0.9), v=(1.0, 0.8, 1.2), target=(0.0, 0.5, -0.8))
+    found = measures.get("geodesic-sharpness", metric="mix", rho=0.3, **SEARCH).compute(probe)
+    assert found.status.value == status
+    assert (found.diagnostics["bending"] > 1) == (status == "uncertain")
+    straight = measures.get(
+        "geodesic-sharpness", metric="mix", rho=0.3, second_order=False, **SEARCH
+    ).compute(probe)
+    assert straight.diagnostics["bending"] == 0

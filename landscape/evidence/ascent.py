@@ -92,11 +92,12 @@ class AscentRequest:
             rises=np.concatenate([group[0] for group in groups], axis=1),
             late=np.concatenate([group[1] for group in groups], axis=1),
             nonfinite=np.concatenate([group[2] for group in groups], axis=1),
+            bending=np.concatenate([group[3] for group in groups], axis=1),
             free=ball.free,
         )
 
-    def _group(self, base: BaseParts, ball: Ball, parts: range) -> tuple[Array, Array, Array]:
-        """Rises, late gains and evaluations without a finite loss, each (radii, parts)."""
+    def _group(self, base: BaseParts, ball: Ball, parts: range) -> tuple[Array, ...]:
+        """Rises, late gains, evaluations without a finite loss, bending, each (radii, parts)."""
         rows = [part for part in parts for _ in range(self.restarts)]
         sign = 1.0 if self.direction == "up" else -1.0
         losses = sign * torch.from_numpy(base.losses)[rows]
@@ -132,12 +133,9 @@ class AscentRequest:
                     generator=generator,
                 )
                 best, best_losses = climbed.best, climbed.losses
-            found.append(self._over_restarts(climbed, losses, len(parts)))
-        return (
-            np.stack([rises for rises, _, _ in found]),
-            np.stack([late for _, late, _ in found]),
-            np.stack([nonfinite for _, _, nonfinite in found]),
-        )
+            bending = ball.bending(climbed.best)
+            found.append(self._over_restarts(climbed, losses, bending, len(parts)))
+        return tuple(np.stack(kind) for kind in zip(*found, strict=True))
 
     def _start(self, ball: Ball, best: Tensor, place: int, generator: torch.Generator) -> Tensor:
         """From the best point of the smaller ball, as far out; at first where restarts are."""
@@ -149,14 +147,17 @@ class AscentRequest:
         return start
 
     def _over_restarts(
-        self, climbed: Climb, losses: Tensor, parts: int
-    ) -> tuple[Array, Array, Array]:
+        self, climbed: Climb, losses: Tensor, bending: Tensor, parts: int
+    ) -> tuple[Array, ...]:
         rises = (climbed.losses - losses).reshape(parts, self.restarts)
         best, place = rises.max(1)
-        late = climbed.late.reshape(parts, self.restarts).gather(1, place[:, None])[:, 0]
+        late, bent = (
+            kind.reshape(parts, self.restarts).gather(1, place[:, None])[:, 0].numpy()
+            for kind in (climbed.late, bending)
+        )
         blind = climbed.nan + climbed.infinite
         nonfinite = blind.reshape(parts, self.restarts).sum(1)
-        return best.numpy(), late.numpy(), nonfinite.double().numpy()
+        return best.numpy(), late, nonfinite.double().numpy(), bent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +170,8 @@ class Ascent:
         late: What the last quarter of the steps added, (radii, parts).
         nonfinite: Points visited whose loss is not finite, (radii, parts).
         free: Number of parameters that the ball lets move.
+        bending: Length of the second-order term of the path to the best point, in units of the
+            first-order one; zero in a flat geometry, (radii, parts).
     """
 
     radii: tuple[float, ...]
@@ -176,6 +179,7 @@ class Ascent:
     late: Array
     nonfinite: Array
     free: int
+    bending: Array
 
 
 def checked_radii(radii: tuple[float, ...]) -> tuple[float, ...]:

@@ -118,28 +118,38 @@ def climb(  # noqa: PLR0913 - a pure function of all of them
             deltas = torch.where(back, best.deltas, deltas)
             before = torch.where(back, best.deltas, before)
             directions = torch.where(back, best.directions, directions)
-        aim = ball.project(deltas + best.lengths(deltas) * directions, rho)
-        if step > 0:
-            leaps = best.rising(deltas) & ~back
-            if isinstance(ball, RoundBall) and model is not None:
-                model.add(ball.coordinates(visited), ball.slopes(gradients))
-                point, slope = model.maximum(rho)
-                lead = slope / slope.norm(dim=1, keepdim=True).clamp_min(_TINY)
-                leap = ball.offsets(point + best.lengths(deltas) * lead)
-                aim = leap if leaps.all() else torch.where(leaps, leap, _heavy(aim, deltas, before))
-            else:
-                aim = _heavy(aim, deltas, before)
-            aim = ball.project(aim, rho)
-        deltas, before = aim, deltas
+        lengths = best.lengths(deltas)
+        leaps = best.rising(deltas) & ~back if step > 0 else torch.zeros_like(back)
+        leap = None
+        if step > 0 and isinstance(ball, RoundBall) and model is not None:
+            model.add(ball.coordinates(visited), ball.slopes(gradients))
+            point, slope = model.maximum(rho)
+            lead = slope / slope.norm(dim=1, keepdim=True).clamp_min(_TINY)
+            leap = ball.offsets(_shrunk(point + lengths * lead, rho))
+        if leap is None or not leaps.all():
+            aim = _step(ball, rho, deltas, before if step > 0 else None, lengths * directions)
+            leap = aim if leap is None else torch.where(leaps, leap, aim)
+        deltas, before = leap, deltas
         if step < _LATE * steps:
             late = best.losses
     best.see(deltas, evaluate(deltas, False)[0], None)
     return Climb(best.deltas, best.losses, best.losses - late, best.nan, best.infinite)
 
 
-def _heavy(aim: Tensor, deltas: Tensor, before: Tensor) -> Tensor:
-    """The aim with momentum, a (z - x) + (1 - a) (x - x_before) from x."""
-    return deltas + _MOMENTUM * (aim - deltas) + (1 - _MOMENTUM) * (deltas - before)
+def _shrunk(points: Tensor, rho: float) -> Tensor:
+    """Coordinates scaled back to length rho where they are longer."""
+    lengths = torch.linalg.vector_norm(points, dim=1, keepdim=True, dtype=torch.float64)
+    found: Tensor = points * (rho / lengths.clamp_min(_TINY)).clamp_max(1).to(points.dtype)
+    return found
+
+
+def _step(ball: Ball, rho: float, deltas: Tensor, before: Tensor | None, move: Tensor) -> Tensor:
+    """A projected step z, with momentum a (z - x) + (1 - a) (x - x_before) from x but at first."""
+    aim = ball.project(deltas + move, rho)
+    if before is None:
+        return aim
+    heavy = deltas + _MOMENTUM * (aim - deltas) + (1 - _MOMENTUM) * (deltas - before)
+    return ball.project(heavy, rho)
 
 
 def _unstuck(directions: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:

@@ -68,6 +68,10 @@ class Ball(ABC):
         """Gradients by tangent vectors from those by the offsets that they lead to."""
         return gradients
 
+    def bending(self, deltas: Tensor) -> Tensor:
+        """Length of what ``retract`` adds, in units of the tangent vector's own, (K,) float64."""
+        return torch.zeros(len(deltas), dtype=torch.float64)
+
     def _draw(self, kind: object, count: int, generator: torch.Generator) -> Tensor:
         # On the CPU and in one precision, so that every device and dtype gets the same numbers.
         draws = kind(count, len(self.scale), generator=generator)  # type: ignore[operator]

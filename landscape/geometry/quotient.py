@@ -13,6 +13,9 @@ from landscape.geometry.ball import RoundBall
 
 Metric = Literal["inv", "mix"]
 
+# Tangent vector, point, inverse Gram matrix and gradient of one matrix of a pair.
+_Side = tuple[Tensor, Tensor, Tensor, Tensor]
+
 # A Gram matrix with a larger condition number than this is singular in double precision.
 _SINGULAR = 1e12
 
@@ -65,6 +68,14 @@ class _Stack:
         self.metric = metric
         # <xi, xi> = ||xi_G F_G||^2 + ||xi_K F_K||^2
         self.factor_g, self.factor_k = (torch.linalg.cholesky(on) for on in (on_g, on_k))
+        eye = torch.eye(on_g.shape[-1], dtype=on_g.dtype, device=device)
+        self.unfactor_g, self.unfactor_k = (
+            torch.linalg.solve_triangular(factor, eye, upper=False)
+            for factor in (self.factor_g, self.factor_k)
+        )
+        #: Inverses of the metric.
+        self.raise_g: Tensor = self.gg if metric == "inv" else self.kk_inv
+        self.raise_k: Tensor = self.kk if metric == "inv" else self.gg_inv
 
     def split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The two matrices of each pair in each row, (K, B, n, h) and (K, B, m, h) float64."""
@@ -89,13 +100,20 @@ class _Stack:
         if self.metric == "mix":
             inner = k.mT @ self.k
             outer = g.mT @ self.g
-            bent_g = (g @ (inner + inner.mT) - self.g @ (k.mT @ k)) @ self.kk_inv
-            bent_k = (k @ (outer + outer.mT) - self.k @ (g.mT @ g)) @ self.gg_inv
+            bent_g = g @ ((inner + inner.mT) @ self.kk_inv) - self.g @ (k.mT @ k @ self.kk_inv)
+            bent_k = k @ ((outer + outer.mT) @ self.gg_inv) - self.k @ (g.mT @ g @ self.gg_inv)
             return bent_g, bent_k
         return (
             _bend_alone(g, self.g, self.gg_inv),
             _bend_alone(k, self.k, self.kk_inv),
         )
+
+    def unbend(self, g: Tensor, k: Tensor, on_g: Tensor, on_k: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of <(on_g, on_k), Gamma(xi, xi)> by xi."""
+        one, two = (g, self.g, self.gg_inv, on_g), (k, self.k, self.kk_inv, on_k)
+        if self.metric == "mix":
+            return _unbend_coupled(one, two), _unbend_coupled(two, one)
+        return _unbend_alone(*one), _unbend_alone(*two)
 
 
 class QuotientBall(RoundBall):
@@ -143,6 +161,7 @@ class QuotientBall(RoundBall):
         super().__init__(torch.where(inside, torch.ones_like(scale), scale))
         self._stacks = [_Stack(group, weights, metric) for group in shapes.values()]
         self._second_order = second_order
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
     def horizontal(self, tangents: Tensor) -> Tensor:
         """Tangent vectors without the part along the orbits, (K, P)."""
@@ -164,22 +183,23 @@ class QuotientBall(RoundBall):
         found = coordinates * self.scale
         for stack in self._stacks:
             g, k = stack.split(coordinates)
-            stack.put(found, _right_solve(g, stack.factor_g), _right_solve(k, stack.factor_k))
+            stack.put(found, g @ stack.unfactor_g, k @ stack.unfactor_k)
         return found
 
     def slopes(self, gradients: Tensor) -> Tensor:
         """Gradients by the coordinates, along horizontal directions only, (K, P)."""
-        return self.coordinates(self.horizontal(self._raised(gradients)))
+        return self._riemannian(gradients)[1]
 
-    def _raised(self, gradients: Tensor) -> Tensor:
-        """Riemannian gradients: the inverse metric applied, (K, P)."""
-        found = gradients * self.scale * self.scale
-        for stack in self._stacks:
-            g, k = stack.split(gradients)
-            g = _right_solve(_right_solve(g, stack.factor_g.mT), stack.factor_g)
-            k = _right_solve(_right_solve(k, stack.factor_k.mT), stack.factor_k)
-            stack.put(found, g, k)
-        return found
+    def _riemannian(self, gradients: Tensor) -> tuple[Tensor, Tensor]:
+        """The horizontal part of gradients with the inverse metric applied, and its coordinates."""
+        if self._last is None or self._last[0] is not gradients:
+            found = gradients * self.scale * self.scale
+            for stack in self._stacks:
+                g, k = stack.split(gradients)
+                stack.put(found, *stack.horizontal(g @ stack.raise_g, k @ stack.raise_k))
+            # Kept: a step asks for its direction and for its slopes.
+            self._last = (gradients, found, self.coordinates(found))
+        return self._last[1:]
 
     def norm(self, deltas: Tensor) -> Tensor:
         """Length in the metric, (K,)."""
@@ -200,21 +220,18 @@ class QuotientBall(RoundBall):
 
     def steepest(self, gradients: Tensor) -> Tensor:
         """The unit horizontal tangent vector of steepest ascent."""
-        tangents = self.horizontal(self._raised(gradients))
-        return self._unit(tangents)
+        tangents, coordinates = self._riemannian(gradients)
+        return _divided(tangents, coordinates)
 
     def dual_norm(self, gradients: Tensor) -> Tensor:
         """Length of the Riemannian gradient, (K,)."""
         lengths: Tensor = self.slopes(gradients).norm(dim=1)
         return lengths
 
-    def _unit(self, tangents: Tensor) -> Tensor:
-        lengths = self.coordinates(tangents).norm(dim=1, keepdim=True)
-        return tangents / torch.where(lengths > 0, lengths, 1)
-
     def sample_surface(self, count: int, generator: torch.Generator) -> Tensor:
         """Uniform horizontal directions of length one."""
-        return self._unit(self.gaussian(count, generator))
+        draws = self.gaussian(count, generator)
+        return _divided(draws, self.coordinates(draws))
 
     def sample_inside(self, count: int, generator: torch.Generator) -> Tensor:
         """Uniform in the unit ball."""
@@ -236,23 +253,32 @@ class QuotientBall(RoundBall):
         for stack in self._stacks:
             g, k = stack.split(deltas)
             bent_g, bent_k = stack.bend(g, k)
-            found = _placed(found, stack, g - bent_g / 2, k - bent_k / 2)
+            stack.put(found, g - bent_g / 2, k - bent_k / 2)
         return found
+
+    def bending(self, deltas: Tensor) -> Tensor:
+        """Beyond about 1 the second-order path no longer follows the geodesic."""
+        added = self.coordinates(self.retract(deltas) - deltas).norm(dim=1)
+        lengths = self.coordinates(deltas).norm(dim=1)
+        return torch.where(lengths > 0, added / lengths, 0.0).double().cpu()
 
     def pull_back(self, deltas: Tensor, gradients: Tensor) -> Tensor:
         """Gradients through the bent paths."""
         if not self._second_order:
             return gradients
-        with torch.enable_grad():
-            tangents = deltas.detach().requires_grad_()
-            found: Tensor = torch.autograd.grad(self.retract(tangents), tangents, gradients)[0]
+        found = gradients.clone()
+        for stack in self._stacks:
+            on_g, on_k = stack.split(gradients)
+            back_g, back_k = stack.unbend(*stack.split(deltas), on_g, on_k)
+            stack.put(found, on_g - back_g / 2, on_k - back_k / 2)
         return found
 
 
-def _placed(rows: Tensor, stack: _Stack, g: Tensor, k: Tensor) -> Tensor:
-    rows = rows.clone()
-    stack.put(rows, g, k)
-    return rows
+def _divided(tangents: Tensor, coordinates: Tensor) -> Tensor:
+    """Tangent vectors of length one; zero where they are zero."""
+    lengths = coordinates.norm(dim=1, keepdim=True)
+    found: Tensor = tangents / torch.where(lengths > 0, lengths, 1)
+    return found
 
 
 def _gram(matrices: Tensor) -> Tensor:
@@ -267,11 +293,24 @@ def _gram(matrices: Tensor) -> Tensor:
 
 def _bend_alone(tangent: Tensor, point: Tensor, inverse: Tensor) -> Tensor:
     cross = tangent.mT @ point
-    first = -tangent @ inverse @ (cross + cross.mT)
-    return first + point @ inverse @ (tangent.mT @ tangent)
+    first = -tangent @ (inverse @ (cross + cross.mT))
+    return first + point @ (inverse @ (tangent.mT @ tangent))
 
 
-def _right_solve(rows: Tensor, factor: Tensor) -> Tensor:
-    """X with X F = rows."""
-    found: Tensor = torch.linalg.solve(factor.mT, rows.mT).mT
-    return found
+def _unbend_alone(tangent: Tensor, point: Tensor, inverse: Tensor, slope: Tensor) -> Tensor:
+    """Gradient of <slope, bend> by the tangent."""
+    cross, inner = tangent.mT @ point, tangent.mT @ slope
+    outer = slope.mT @ point @ inverse
+    first = slope @ ((cross + cross.mT) @ inverse) + point @ (inner.mT @ inverse + inverse @ inner)
+    return tangent @ (outer + outer.mT) - first
+
+
+def _unbend_coupled(own: _Side, other: _Side) -> Tensor:
+    """Gradient of <slopes, bends> by the tangent of one matrix of a pair."""
+    tangent, point, inverse, slope = own
+    other_tangent, other_point, other_inverse, other_slope = other
+    cross = other_tangent.mT @ other_point
+    inner = inverse @ (other_slope.mT @ other_tangent)
+    outer = inverse @ (other_slope.mT @ other_point)
+    first = slope @ (other_inverse @ (cross + cross.mT)) + point @ (inner + inner.mT)
+    return first - tangent @ (outer + outer.mT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -102,3 +103,25 @@ class Block:
         both = (self.left, self.right)
         named = (name for factor in both for name in (factor.weight, factor.bias))
         return {name for name in named if name is not None}
+
+
+def checked_blocks(blocks: Sequence[Block], space: ParamSpace) -> tuple[Block, ...]:
+    """The blocks themselves.
+
+    Returns:
+        ``blocks``.
+
+    Raises:
+        ValueError: If a block does not fit the parameters, or two share an entry.
+    """
+    taken = torch.zeros(space.size, dtype=torch.bool)
+    for block in blocks:
+        for left, right in block.places(space):
+            for places in (left, right):
+                if taken[places].any():
+                    raise ValueError(
+                        f"blocks overlap in {block.left.weight} x {block.right.weight}; an entry "
+                        "may belong to one matrix of one block only"
+                    )
+                taken[places] = True
+    return tuple(blocks)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.probing.batches import Batches
-from landscape.probing.blocks import Block
+from landscape.probing.blocks import Block, checked_blocks
 from landscape.probing.checking import BasePass, checked_pass, gradient_pass
 from landscape.probing.cutting import cut_pass, examples
 from landscape.probing.evaluations import Evaluations
@@ -114,9 +114,7 @@ class Probe(Evaluations):
         self._span(space, base)
         self.momentum = None if momentum is None else self._direction(momentum, "momentum")
         self.initial = None if initial is None else self._direction(initial, "initial")
-        for block in blocks:
-            block.places(space)
-        self.blocks = tuple(blocks)
+        self.blocks = checked_blocks(blocks, space)
 
     def _direction(self, direction: Tensor | Mapping[str, Tensor], what: str) -> Tensor:
         if not isinstance(direction, Tensor):
