@@ -6,13 +6,15 @@ import json
 import logging
 import sys
 import tempfile
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+
+from landscape.exits import INTERRUPTED, MEASURE_FAILED, fail, or_exit
+from landscape.slice_commands import plot, slice_
 
 if TYPE_CHECKING:
     from landscape.measures import Measure
@@ -20,15 +22,11 @@ if TYPE_CHECKING:
     from landscape.results import Result, Table
     from landscape.tasks import Task
 
-Value = TypeVar("Value")
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     help="Loss-landscape and sharpness analysis: every number with its error and its cost.",
 )
-
-MEASURE_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 class Device(StrEnum):
@@ -97,15 +95,15 @@ def audit(
     from landscape.crosscheck import consistency
     from landscape.measures import resolve
 
-    wanted = _or_exit(lambda: resolve(measures))
+    wanted = or_exit(lambda: resolve(measures))
     where = _device(device)
-    chosen, path, probe, facts = _or_exit(
+    chosen, path, probe, facts = or_exit(
         lambda: _open(task, checkpoint, where, dtype, samples, initial)
     )
-    folder = _or_exit(lambda: _writable(out))
+    folder = or_exit(lambda: _writable(out))
     results, interrupted = _measure(probe, wanted, seed, folder, fresh=fresh)
     if not results:
-        _fail("interrupted before the first measure; nothing was written", INTERRUPTED)
+        fail("interrupted before the first measure; nothing was written", INTERRUPTED)
     table = table_of(probe, results, seed)
     table.extras["task"] = {"name": task, "checkpoint": str(path), **facts}
     checks = consistency(table)
@@ -117,6 +115,8 @@ def audit(
             if symmetries:
                 check = _symmetry_check(probe, wanted, seed, folder, fresh=fresh)
                 table.extras["symmetry_check"] = check
+            if measures == "full":
+                table.extras["slices"] = _slices(probe, seed)
             if cross_check:
                 checks += _cross_check(chosen, path, samples, table)
         except KeyboardInterrupt:
@@ -178,12 +178,20 @@ def _measure(
     return results, False
 
 
+def _slices(probe: Probe, seed: int) -> dict[str, object]:
+    from landscape.slices.overview import overview
+
+    typer.echo("slices: a line and a plane", err=True)
+    return overview(probe, seed)
+
+
 def _symmetry_check(
     probe: Probe, measures: list[Measure], seed: int, folder: Path, *, fresh: bool
 ) -> dict[str, object]:
     from landscape.orbits import symmetry_check
     from landscape.results import Store
 
+    typer.echo("symmetry check: all measures on up to 3 copies for each kind of symmetry", err=True)
     store = Store(folder / "records", reuse=not fresh)
     return symmetry_check(probe, measures, seed, store=store, progress=True).to_dict()
 
@@ -311,7 +319,7 @@ def list_measures() -> None:
     grid = Grid()
     for heading in ("name", "meaning", "cost", "unchanged by"):
         grid.add_column(heading, no_wrap=heading == "name")
-    found = _or_exit(available)
+    found = or_exit(available)
     for group in dict.fromkeys(measure.group for measure in found.values()):
         grid.add_section()
         grid.add_row(f"[bold]{escape(group)}[/]")
@@ -329,7 +337,7 @@ def _device(device: Device) -> str:
     import torch
 
     if device is Device.CUDA and not torch.cuda.is_available():
-        _fail("--device cuda was asked for, but torch finds no CUDA device; use --device cpu")
+        fail("--device cuda was asked for, but torch finds no CUDA device; use --device cpu")
     if device is Device.AUTO:
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device.value
@@ -345,17 +353,8 @@ def _writable(folder: Path) -> Path:
     return folder
 
 
-def _or_exit(call: Callable[[], Value]) -> Value:
-    """Calls and turns an error of the input into one line and exit code 2."""
-    try:
-        return call()
-    except (ValueError, TypeError, OSError) as error:
-        _fail(str(error))
-
-
-def _fail(message: str, code: int = BAD_INPUT) -> NoReturn:
-    typer.echo(f"landscape: {' '.join(message.split())}", err=True)
-    raise typer.Exit(code)
+app.command(name="slice")(slice_)
+app.command(name="plot")(plot)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from landscape.auditing import each_result
 from landscape.geometry import (
@@ -37,6 +38,8 @@ _ROUNDING = 1e-3
 # Half-widths of an interval that chance alone does not reach: 3.9 standard errors of the surer of
 # two estimates. The surer one, since a change that makes a number unsure is a change as well.
 _ERRORS = 2.0
+# Roots of the precision by which outputs may change.
+_HELD = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,28 +278,20 @@ def symmetry_check(
         >>> check["train-loss"].verdict
         'unchanged'
     """
-    if elements < 1:
-        raise ValueError(f"elements must be positive, got {elements}")
-    if not spread > 1:
-        raise ValueError(f"spread must be above 1, got {spread}")
-    if unknown := set(kinds) - TRANSFORMATIONS.keys():
-        raise ValueError(
-            f"kinds must be among {', '.join(TRANSFORMATIONS)}, got {', '.join(sorted(unknown))}"
-        )
+    _check(elements, spread, kinds)
     wanted = resolve(measures)
 
     def measured(other: Probe) -> list[Point]:
         results = each_result(other, wanted, seed, store=store, progress=progress)
         return [Point.of(result) for result in results]
 
+    planned = list(_copies(probe, seed, elements, spread, kinds))
     base = measured(probe)
     points: list[dict[str, list[Point]]] = [{} for _ in wanted]
     found: dict[str, list[str]] = {}
     changes: dict[str, float] = {}
     warnings: list[str] = []
-    for kind, places, copies in _copies(probe, seed, elements, spread):
-        if kind not in kinds:
-            continue
+    for kind, places, copies in planned:
         found[kind] = places
         changes[kind] = 0.0
         for copy in copies:
@@ -304,6 +299,10 @@ def symmetry_check(
                 other = copy()
             except ValueError as error:  # a probe that cannot be made there
                 warnings.append(f"an element of {kind} was left out: {error}")
+                continue
+            refused, told = _judged(kind, other, probe)
+            warnings += [told] if told else []
+            if refused:
                 continue
             changes[kind] = max(changes[kind], other.change)
             for own, point in zip(points, measured(other.probe), strict=True):
@@ -326,14 +325,46 @@ def symmetry_check(
     )
 
 
+def _check(elements: int, spread: float, kinds: Sequence[str]) -> None:
+    if int(elements) != elements or elements < 1:
+        raise ValueError(f"elements must be a positive integer, got {elements!r}")
+    if not 1 < spread < math.inf:
+        raise ValueError(f"spread must be a finite number above 1, got {spread}")
+    if unknown := set(kinds) - TRANSFORMATIONS.keys():
+        raise ValueError(
+            f"kinds must be among {', '.join(TRANSFORMATIONS)}, got {', '.join(sorted(unknown))}"
+        )
+
+
+def _judged(kind: str, other: Transformed, probe: Probe) -> tuple[bool, str]:
+    """Whether a copy is left out, and what is to be said of it."""
+    if other.change > _HELD * torch.finfo(probe.dtype).eps ** 0.5:
+        text = (
+            f"an element of {kind} was left out: it changes the outputs by {other.change:.0e} of "
+            "the largest, so it is no symmetry on all of the data"
+        )
+        return True, text
+    here, there = probe.loss(), other.probe.loss()
+    if kind == "loss" or abs(there - here) <= _ROUNDING * abs(here):
+        return False, ""
+    text = (
+        f"an element of {kind} moves the loss from {here:.3g} to {there:.3g} by rounding alone: "
+        f"values of this size say nothing in {str(probe.dtype).removeprefix('torch.')}; use double "
+        "precision"
+    )
+    return False, text
+
+
 Copy = Callable[[], Transformed]
 
 
 def _copies(
-    probe: Probe, seed: int, elements: int, spread: float
+    probe: Probe, seed: int, elements: int, spread: float, kinds: Sequence[str]
 ) -> Iterator[tuple[str, list[str], list[Copy]]]:
-    symmetries = find_symmetries(probe)
+    symmetries = find_symmetries(probe, spread)
     for number, kind in enumerate(TRANSFORMATIONS):
+        if kind not in kinds:
+            continue
         if kind == "loss":
             # Up, down, up by less, ...
             factors = [spread ** ((-1) ** each / (1 + each // 2)) for each in range(elements)]

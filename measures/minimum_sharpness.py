@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from scipy.special import logsumexp
 from torch import Tensor
 
 from landscape.evidence.ggn_diagonal import GgnDiagonalRequest
+from landscape.geometry import Change, Verifier, log_uniform, on_flat
 from landscape.measures.base import CostClass, DeclinedError, Measure, Requests, checked_count
 from landscape.measures.neighbourhood import of_values
 from landscape.probing import Probe
@@ -22,8 +24,6 @@ Array = NDArray[np.float64]
 
 # Newton's method on a smooth convex function of few variables.
 _STEPS, _FLAT = 500, 1e-9
-# Random rescalings by which the group is verified.
-_TRIALS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,28 +179,26 @@ def decline_unless_invariant(probe: Probe, chain: list[str]) -> None:
     """
     if len(chain) < 2:  # nothing to rescale
         return
-    source = np.random.default_rng(0)
-    weights, deltas = probe.space.split(probe.weights()), [torch.zeros_like(probe.weights())]
-    for _ in range(_TRIALS):
-        logs = np.append(source.uniform(-1.4, 1.4, len(chain) - 1), 0.0)
-        before = np.append(0.0, logs[:-1])
-        changed = {name: torch.zeros_like(part) for name, part in weights.items()}
-        for layer, own, sum_before in zip(chain, logs, before, strict=True):
-            for kind, log in (("weight", own - sum_before), ("bias", own)):
-                if (name := _named(layer, kind)) in weights:
-                    changed[name] = weights[name] * float(np.expm1(log))
-        deltas.append(probe.space.flatten(changed))
-    energies = probe.means(_energy, torch.stack(deltas)).numpy()
-    tolerance = torch.finfo(probe.dtype).eps ** 0.5 * max(abs(energies[0]), 1e-30)
-    if not (np.abs(energies[1:] - energies[0]) <= tolerance).all():
+
+    def sample(source: torch.Generator, spread: float) -> Change:
+        logs = log_uniform(len(chain) - 1, source, spread).log().tolist()
+        sums = [*logs, 0.0]
+
+        def change(flat: Tensor) -> None:
+            parts = probe.space.split(flat)
+            for place, layer in enumerate(chain):
+                before = sums[place - 1] if place else 0.0
+                for kind, log in (("weight", sums[place] - before), ("bias", sums[place])):
+                    if (name := _named(layer, kind)) in parts:
+                        parts[name].mul_(math.exp(log))
+
+        return on_flat(probe, change)
+
+    if not Verifier(probe).holds(sample):
         raise DeclinedError(
             "rescaling the layers changes the function: the activations are not positively "
             "homogeneous (as ReLU is), or the layers are not one chain in the order of the model"
         )
-
-
-def _energy(outputs: Tensor, batch: Any) -> Tensor:  # noqa: ARG001
-    return outputs.double().square().reshape(-1)
 
 
 @dataclass(frozen=True, kw_only=True)

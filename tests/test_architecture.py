@@ -23,6 +23,7 @@ ROOMS = (
 )
 ALLOWED = {room: set(ROOMS[:index]) for index, room in enumerate(ROOMS)} | {
     "version": set(),
+    "exits": set(),
     "measures": {"results", "linalg", "probing", "geometry", "evidence"},
     "viz": {"results", "slices"},
     "auditing": {*ROOMS, "measures", "viz"},
@@ -30,7 +31,12 @@ ALLOWED = {room: set(ROOMS[:index]) for index, room in enumerate(ROOMS)} | {
     "crosscheck": {"results", "linalg"},
     "populations": {*ROOMS, "measures", "viz", "auditing"},
 }
-TOP = {"", "__main__", "cli"}  # landscape/__init__.py and the command line import everything
+TOP = {
+    "",
+    "__main__",
+    "cli",
+    "slice_commands",
+}  # landscape/__init__.py and the command line import everything
 
 # What would let a room touch a model behind the probe's back.
 MODEL_TOOLS = ("torch.nn", "torch.func", "torch.autograd")

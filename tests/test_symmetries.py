@@ -288,22 +288,86 @@ def test_the_check_flags_what_depends_and_tells_what_was_left_out():
     assert frame.loc["hessian-trace", "neuron"] > 10
     alone = landscape.symmetry_check(probe, "train-loss", kinds=("loss",))
     assert alone.found == {"loss": ["the loss"]}
-    for wrong in ({"elements": 0}, {"spread": 1.0}, {"kinds": ("turns",)}):
+    for wrong in ({"elements": 0}, {"elements": 1.5}, {"spread": 1.0}, {"kinds": ("turns",)}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             landscape.symmetry_check(probe, "train-loss", **wrong)
 
 
-def test_a_copy_that_cannot_be_probed_is_told():
-    class Touchy(nn.Module):
+def test_a_copy_that_cannot_be_probed_is_told(monkeypatch):
+    def broken(*_):
+        raise ValueError("the loss is nan")
+
+    monkeypatch.setattr(landscape.orbits, "transform", broken)
+    found = landscape.symmetry_check(probe_of(RECTIFIED, 4), "train-loss", elements=1)
+    assert len(found.warnings) == 3
+    assert "the loss is nan" in found.warnings[0]
+    assert found["train-loss"].points.keys() == {"loss"}
+
+
+def test_what_holds_on_the_first_batch_only_is_left_out():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    with torch.no_grad():
+        model[0].bias.zero_()
+    small, large = 1e-5 * torch.randn(8, 4).double(), torch.randn(8, 4).double()
+    batches = [(part, torch.arange(8) % 3) for part in (small, large)]
+    probe = Probe(model, "cross_entropy", batches)
+    found = landscape.symmetry_check(probe, ["train-loss", "gradient-norm"], elements=1)
+    assert "layer" in found.found
+    assert any("no symmetry on all of the data" in warning for warning in found.warnings)
+    assert "layer" not in found["gradient-norm"].points
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU6, lambda: nn.Hardtanh(-5, 5)])
+def test_a_clamp_that_small_factors_do_not_reach_is_no_homogeneous_function(activation):
+    model = nn.Sequential(nn.Linear(4, 16), activation(), nn.Linear(16, 3))
+    assert {kind for kind, _ in places(probe_of(model, 4))} == {"permutation"}
+
+
+def test_models_with_single_precision_of_their_own():
+    weight = torch.tensor([1.0, 2.0, 3.0])
+
+    def loss(model, batch):
+        return functional.cross_entropy(model(batch[0]), batch[1], weight=weight, reduction="none")
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    probe = Probe(model, loss, [(torch.randn(9, 4), torch.arange(9) % 3)])
+    assert {kind for kind, _ in places(probe)} == {"layer", "neuron", "permutation"}
+
+
+def test_pairs_that_names_promise_and_the_model_does_not_keep_are_left_out():
+    class Interleaved(nn.Module):
+        """Fused queries, keys and values, but head by head."""
+
         def __init__(self):
             super().__init__()
-            self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 3)
+            self.num_heads = 2
+            self.qkv, self.proj = nn.Linear(8, 24), nn.Linear(8, 8)
 
         def forward(self, x):
-            hidden = functional.relu(self.first(x))
-            # Overflows where the hidden units are large.
-            return self.second(hidden) + 0 * torch.exp(hidden.sum(1, keepdim=True) ** 2)
+            parts = self.qkv(x).unflatten(-1, (2, 3, 4)).permute(3, 0, 2, 1, 4)
+            mixed = functional.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
+            return self.proj(mixed).mean(1)
 
-    found = landscape.symmetry_check(probe_of(Touchy(), 4), "train-loss", spread=100.0, elements=4)
-    assert any("left out" in warning for warning in found.warnings)
-    assert found["train-loss"].base.value > 0
+    torch.manual_seed(0)
+    model = nn.Sequential(Interleaved(), nn.Linear(8, 3)).double()
+    for parameter in model.parameters():
+        parameter.data.normal_()
+    inputs = torch.randn(6, 5, 8, dtype=torch.float64)
+    probe = Probe(model, "cross_entropy", [(inputs, torch.arange(6) % 3)])
+    result = landscape.measures.get("geodesic-sharpness").compute(probe)
+    assert result.diagnostics["pairs"] + len(result.warnings) == 4
+    assert len(result.warnings) >= 3
+    assert "changes the outputs" in result.warnings[0]
+
+
+def test_rounding_is_called_by_its_name():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    inputs = torch.randn(9, 4)
+    with torch.no_grad():
+        targets = model(inputs) + 1e-7
+    probe = Probe(model, "mse", [(inputs, targets)])
+    found = landscape.symmetry_check(probe, "train-loss", elements=1)
+    assert any("rounding" in warning for warning in found.warnings)

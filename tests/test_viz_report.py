@@ -313,3 +313,32 @@ def test_formula_with_braces():
     assert str(formula("max_{‖δ‖<ρ} a_i^{2k}")) == (
         "max<sub>‖δ‖&lt;ρ</sub> a<sub>i</sub><sup>2k</sup>"
     )
+
+
+def test_slices_have_a_section_of_their_own():
+    import numpy as np
+    import xarray as xr
+
+    from landscape.slices.overview import to_record
+
+    axis = np.linspace(-1, 1, 9)
+    plane = axis[:, None] ** 2 + axis[None] ** 2 + 0.1
+    coordinates = {
+        name: (name, axis, {"label": f"direction {name}", "units": ""}) for name in ("alpha", "beta")
+    }
+    attributes = {"error_estimate": '{"train_loss": 0.001}', "directions": "[]", "tolerance": 0.01}
+    dataset = xr.Dataset(
+        {
+            "train_loss": (("alpha", "beta"), plane),
+            "evaluated": (("alpha", "beta"), plane > 0.5),
+        },
+        coordinates,
+        attributes,
+    )
+    given = full_table().to_dict()
+    without = render_report(given)
+    assert "Slices of the landscape" not in without
+    given["extras"]["slices"] = {"plane": to_record(dataset)}
+    page = render_report(given)
+    assert "Slices of the landscape" in page
+    assert f"{int((plane > 0.5).sum())} of 81 points were evaluated" in page

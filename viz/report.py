@@ -12,6 +12,7 @@ from landscape.viz import measure_table, sections, wording
 from landscape.viz.figures import density_figure, layer_figures
 from landscape.viz.orbit_section import orbits_figure, symmetry
 from landscape.viz.scan_figures import noise_figure, scan_figures
+from landscape.viz.slice_section import slice_figures
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -80,6 +81,7 @@ def render_report(report: dict[str, Any], descriptions: Descriptions | None = No
             symmetry=symmetry(report),
             orbits=orbits_figure(report),
             scans=scan_figures(report["results"]),
+            slices=slice_figures(report),
             noise=noise_figure(report["results"]),
             density=density_figure(report["results"]),
             layers=layer_figures(report["results"]),

@@ -95,9 +95,11 @@ def _is_homogeneous(probe: Probe, model: nn.Module) -> bool:
         )
         return torch.zeros(1) if found is None else found[0]
 
-    large, small = outputs(1.0), _FACTOR * outputs(1 / _FACTOR)
-    room = torch.finfo(probe.dtype).eps ** 0.5 * float(large.abs().amax())
-    return bool(((large - small).abs() <= room).all())
+    # Downwards for curves at zero, upwards for clamps that small inputs do not reach.
+    here = outputs(1.0)
+    room = torch.finfo(probe.dtype).eps ** 0.5 * float(here.abs().amax())
+    scaled = (_FACTOR * outputs(1 / _FACTOR), outputs(_FACTOR) / _FACTOR)
+    return all(bool(((here - other).abs() <= room).all()) for other in scaled)
 
 
 def _is_real(part: Any) -> bool:

@@ -22,12 +22,14 @@ from landscape.geometry.symmetries import (
     scaled_loss,
     transform,
 )
+from landscape.geometry.verification import Change, Verifier, log_uniform, on_flat
 
 __all__ = [
     "GEOMETRIES",
     "TRANSFORMATIONS",
     "Attention",
     "Ball",
+    "Change",
     "Elementwise",
     "Euclidean",
     "Filterwise",
@@ -42,11 +44,14 @@ __all__ = [
     "RoundBall",
     "Symmetry",
     "Transformed",
+    "Verifier",
     "as_geometry",
     "checked_norm",
     "find_attention",
     "find_pairs",
     "find_symmetries",
+    "log_uniform",
+    "on_flat",
     "scaled_loss",
     "transform",
 ]

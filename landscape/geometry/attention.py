@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.geometry.quotient import Pair
+from landscape.geometry.verification import Change, Sample, Verifier, log_uniform, on_flat
 from landscape.probing import ParamSpace, Probe
 
 # Names under which libraries keep query, key and value, and what follows them.
@@ -23,7 +25,7 @@ _OUTPUTS = ("out_proj", "o_proj", "out_lin", "c_proj", "proj", "to_out")
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads")
 _WIDTHS = ("head_dim", "attention_head_size")
 _NORMS = ("q_norm", "k_norm", "q_layernorm", "k_layernorm", "query_norm", "key_norm")
-_ROTARY = ("rotary", "rope")
+_ROTARY = re.compile(r"rotary|(?<![a-z])rope(?![a-z])")
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,44 @@ def find_attention(modules: Mapping[str, nn.Module], space: ParamSpace) -> Atten
     return finder.found
 
 
+@dataclass(frozen=True)
+class PairsRequest:
+    """The pairs of a probe's model: evidence, since they are verified by evaluating it."""
+
+    def compute(self, probe: Probe) -> Attention:
+        """Declared blocks first, then what is found beside them; each is tried."""
+        found = find_attention(probe.modules(), probe.space)
+        declared, left_out = [], dict(found.left_out)
+        for block in probe.blocks:
+            name = f"{block.left.weight} x {block.right.weight}"
+            if not block.parameters <= set(probe.space.names):
+                left_out[name] = "not all of its parameters are probed"
+                continue
+            declared += [
+                Pair(f"{name} {head}", left, right)
+                for head, (left, right) in enumerate(block.places(probe.space))
+            ]
+        taken = torch.zeros(probe.size, dtype=torch.bool)
+        for pair in declared:
+            taken[pair.left], taken[pair.right] = True, True
+        pairs = declared + [
+            pair for pair in found.pairs if not taken[pair.left].any() | taken[pair.right].any()
+        ]
+        if not pairs:
+            return Attention([], left_out)
+        kept = Verifier(probe).kept(pairs, lambda pair: general_linear(probe, pair))
+        names = {pair.name for pair in kept}
+        for pair in pairs:
+            if pair.name not in names:
+                left_out[pair.name] = "a random element of GL(h) changes the outputs"
+        return Attention(kept, left_out)
+
+
 def find_pairs(probe: Probe) -> Attention:
     """The declared blocks of a probe, and the attention that is found beside them.
+
+    Names and shapes only suggest pairs: each is kept if a random element of GL(h) on it leaves the
+    outputs on the first batch unchanged.
 
     Args:
         probe: Its blocks go first: what is found is left out where it shares an entry with one.
@@ -105,22 +143,37 @@ def find_pairs(probe: Probe) -> Attention:
     Returns:
         The pairs, with places in a flat vector of the probe's space, and what was left out.
     """
-    found = find_attention(probe.modules(), probe.space)
-    declared, left_out = [], dict(found.left_out)
-    for block in probe.blocks:
-        name = f"{block.left.weight} x {block.right.weight}"
-        if not block.parameters <= set(probe.space.names):
-            left_out[name] = "not all of its parameters are probed"
-            continue
-        declared += [
-            Pair(f"{name} {head}", left, right)
-            for head, (left, right) in enumerate(block.places(probe.space))
-        ]
-    taken = torch.zeros(probe.size, dtype=torch.bool)
-    for pair in declared:
-        taken[pair.left], taken[pair.right] = True, True
-    kept = [pair for pair in found.pairs if not (taken[pair.left].any() or taken[pair.right].any())]
-    return Attention([*declared, *kept], left_out)
+    return probe.evidence(PairsRequest())
+
+
+def general_linear(probe: Probe, pair: Pair) -> Sample:
+    """Random elements A of GL(h) on a pair, with singular values within the spread.
+
+    Args:
+        probe: In whose flat vector the pair lies.
+        pair: Becomes (G A^-1, K A^T).
+
+    Returns:
+        A function of a generator and a spread that gives a change of the model.
+    """
+
+    def sample(source: torch.Generator, spread: float) -> Change:
+        width = pair.left.shape[1]
+        draws = torch.randn(2, width, width, generator=source, dtype=torch.float64)
+        turns, signs = torch.linalg.qr(draws)
+        turns = turns * signs.diagonal(dim1=1, dim2=2).sign()[:, None]
+        stretch = log_uniform(width, source, spread)
+        forward = turns[0] * stretch @ turns[1]
+        backward = turns[1].mT / stretch @ turns[0].mT
+
+        def change(flat: Tensor) -> None:
+            left, right = flat[pair.left].double(), flat[pair.right].double()
+            flat[pair.left] = (left @ backward.to(flat.device)).to(flat.dtype)
+            flat[pair.right] = (right @ forward.mT.to(flat.device)).to(flat.dtype)
+
+        return on_flat(probe, change)
+
+    return sample
 
 
 class _Finder:
@@ -128,7 +181,7 @@ class _Finder:
         self._modules = modules
         self._places = space.split(torch.arange(space.size))
         kinds = (f"{name} {type(module).__name__}".lower() for name, module in modules.items())
-        self._rotary = any(word in kind for kind in kinds for word in _ROTARY)
+        self._rotary = any(_ROTARY.search(kind) for kind in kinds)
         self.found = Attention()
 
     def multihead(self, name: str, module: nn.MultiheadAttention) -> None:
@@ -153,9 +206,10 @@ class _Finder:
         self._add(name, maps, out, width, normalised=False)
 
     def low_rank(self, name: str) -> None:
+        stem = f"{name}." if name else ""
         for lower in self._places:
-            if lower.startswith(f"{name}.lora_A.") and lower.endswith(".weight"):
-                upper = lower.replace(".lora_A.", ".lora_B.")
+            if lower.startswith(f"{stem}lora_A.") and lower.endswith(".weight"):
+                upper = lower.replace("lora_A.", "lora_B.")
                 if upper in self._places:
                     pair = Pair(f"{name} (LoRA)", self._places[upper], self._places[lower].T)
                     self.found.pairs.append(pair)

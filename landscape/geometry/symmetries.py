@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,15 +9,22 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from landscape.geometry.attention import find_pairs
+from landscape.geometry.attention import find_pairs, general_linear
 from landscape.geometry.hidden_units import (
-    Change,
     HiddenUnits,
     Normalised,
     candidates,
     normalised,
 )
 from landscape.geometry.quotient import Pair
+from landscape.geometry.verification import (
+    Change,
+    Sample,
+    Verifier,
+    difference,
+    log_uniform,
+    on_flat,
+)
 from landscape.probing import Objective, Probe
 from landscape.probing.scaled_loss import ScaledLoss
 
@@ -31,13 +37,6 @@ TRANSFORMATIONS = {
     "loss": "scale of the loss",
     "permutation": "permutation of hidden units and heads",
 }
-
-# In double precision; some models compute norms in single precision whatever they are given.
-_UNCHANGED = 1e-5
-# Of what a part of the change does.
-_SHARE, _ROUNDING = 1e-4, 1e-12
-# While looking, wide enough that a wrong candidate shows.
-_LOOKING = 2.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Symmetry:
 
     kind: str
     name: str
-    sample: Callable[[torch.Generator, float], Change] = field(repr=False)
+    sample: Sample = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Transformed:
     change: float
 
 
-def find_symmetries(probe: Probe) -> list[Symmetry]:
+def find_symmetries(probe: Probe, spread: float = 10.0) -> list[Symmetry]:
     """The symmetries of a probe's model.
 
     Candidates are read off the order in which modules run and their shapes; each is kept if a
@@ -80,21 +79,22 @@ def find_symmetries(probe: Probe) -> list[Symmetry]:
 
     Args:
         probe: The model and its data.
+        spread: Factors with which they are tried lie between 1/spread and spread; a clamp that
+            small factors do not reach makes no symmetry.
 
     Returns:
         Layer-wise and neuron-wise rescaling and permutations of hidden units, scales before norms,
         GL(h) of attention pairs, permutations of heads.
     """
-    finder = _Finder(probe)
+    finder = _Finder(probe, spread)
     executed = finder.executed()
     rescalable = finder.hidden(executed, finder.neuron_wise)
     found = [finder.layer_wise(units) for units in rescalable]
     found += [finder.neuron_wise(units) for units in rescalable]
     found += [finder.permutation(units) for units in finder.hidden(executed, finder.permutation)]
     found += [entry for pair in normalised(executed) if finder.keeps(entry := _norm_scale(pair))]
-    pairs = find_pairs(probe).pairs
-    linear = [_general_linear(probe, pair) for pair in pairs]
-    found += finder.kept(linear)
+    pairs = find_pairs(probe).pairs  # verified there
+    found += [_general_linear(probe, pair) for pair in pairs]
     found += finder.kept(_head_permutations(probe, pairs))
     order = list(TRANSFORMATIONS)
     return sorted(found, key=lambda symmetry: order.index(symmetry.kind))
@@ -142,7 +142,7 @@ def transform(
 
     before = probe.outputs_of(probe.model_copy())
     other = probe.changed(change)
-    return Transformed(other, _difference(before, other.outputs_of(other.model_copy())))
+    return Transformed(other, difference(before, other.outputs_of(other.model_copy())))
 
 
 def scaled_loss(probe: Probe, factor: float) -> Probe:
@@ -163,59 +163,20 @@ def scaled_loss(probe: Probe, factor: float) -> Probe:
 
 
 class _Finder:
-    def __init__(self, probe: Probe) -> None:
-        self._probe = probe
-        self._model = probe.model_copy().double()
-        self._before = probe.outputs_of(self._model, first=True)
+    def __init__(self, probe: Probe, spread: float) -> None:
+        self._verifier = Verifier(probe)
+        self._spread = spread
 
     def executed(self) -> list[tuple[str, nn.Module]]:
-        """Leaves in the order in which they run; those that run twice cannot be changed once."""
-        order: list[str] = []
-        leaves = {name: m for name, m in self._model.named_modules() if not list(m.children())}
-        handles = [
-            module.register_forward_pre_hook(lambda *_, name=name: order.append(name))
-            for name, module in leaves.items()
-        ]
-        try:
-            self._probe.outputs_of(self._model, first=True)
-        finally:
-            for handle in handles:
-                handle.remove()
-        told = [name for name in order if order.count(name) == 1]
-        return [(name, leaves[name]) for name in told]
+        return self._verifier.executed()
 
-    def keeps(self, *symmetries: Symmetry) -> bool:
-        """Whether random elements leave the outputs, and parameters that are not probed, alone.
+    def kept(self, symmetries: list[Symmetry]) -> list[Symmetry]:
+        """Those that hold."""
+        return self._verifier.kept(symmetries, lambda entry: entry.sample, self._spread)
 
-        Some of the changed entries alone must move the outputs far more than all of them together,
-        so that maps which hardly matter at this checkpoint are not taken for symmetric.
-
-        Returns:
-            True if all of them together hold.
-        """
-        source = torch.Generator().manual_seed(0)
-        changed = copy.deepcopy(self._model)
-        with torch.no_grad():
-            try:
-                for symmetry in symmetries:
-                    symmetry.sample(source, _LOOKING)(changed)
-            except (AttributeError, RuntimeError, TypeError):
-                return False  # a module of the user's own, with other shapes than its kind has
-        old, new = dict(self._model.named_parameters()), dict(changed.named_parameters())
-        moved = {name for name in old if not torch.equal(old[name], new[name])}
-        if not moved or not moved <= set(self._probe.space.names):
-            return False
-        whole = self._moves(changed)
-        if whole > _UNCHANGED:
-            return False
-        with torch.no_grad():
-            for name in moved:
-                keep = torch.rand(old[name].shape, generator=source) < 0.5
-                new[name].copy_(torch.where(keep.to(old[name].device), old[name], new[name]))
-        return whole <= _SHARE * self._moves(changed) + _ROUNDING
-
-    def _moves(self, model: nn.Module) -> float:
-        return _difference(self._before, self._probe.outputs_of(model, first=True))
+    def keeps(self, symmetry: Symmetry) -> bool:
+        """Whether a random element leaves the outputs alone."""
+        return self._verifier.holds(symmetry.sample, spread=self._spread)
 
     def hidden(
         self,
@@ -246,9 +207,9 @@ class _Finder:
         count = units.count if kind == "neuron" else 1
 
         def sample(source: torch.Generator, spread: float) -> Change:
-            return units.scaled(_log_uniform(count, source, spread).expand(units.count))
+            return units.scaled(log_uniform(count, source, spread).expand(units.count))
 
-        entry = units.entry(self._model)  # a norm may stand behind several maps
+        entry = units.entry(self._verifier.model)  # a norm may stand behind several maps
         return Symmetry(kind, f"{' + '.join(entry)} → {' + '.join(units.consumers)}", sample)
 
     def permutation(self, units: HiddenUnits) -> Symmetry:
@@ -258,27 +219,6 @@ class _Finder:
             return units.permuted(_derangement(units.count, source))
 
         return Symmetry("permutation", units.name, sample)
-
-    def kept(self, symmetries: list[Symmetry]) -> list[Symmetry]:
-        """Those that hold, tried together first and in halves where they do not."""
-        if not symmetries or self.keeps(*symmetries):
-            return symmetries
-        if len(symmetries) == 1:
-            return []
-        half = len(symmetries) // 2
-        return self.kept(symmetries[:half]) + self.kept(symmetries[half:])
-
-
-def _difference(before: Tensor, after: Tensor) -> float:
-    before, after = before.double(), after.double()
-    largest = float(before.abs().max().clamp_min(torch.finfo(torch.float64).tiny))
-    found = float((after - before).abs().max()) / largest
-    return found if math.isfinite(found) else math.inf
-
-
-def _log_uniform(count: int, source: torch.Generator, spread: float) -> Tensor:
-    draws = torch.rand(count, generator=source, dtype=torch.float64)
-    return torch.exp((2 * draws - 1) * math.log(spread))
 
 
 def _derangement(count: int, source: torch.Generator) -> Tensor:
@@ -292,29 +232,13 @@ def _derangement(count: int, source: torch.Generator) -> Tensor:
 def _norm_scale(pair: Normalised) -> Symmetry:
     def sample(source: torch.Generator, spread: float) -> Change:
         # Upwards only: against small activations the epsilon of the norm would count.
-        return pair.scaled(float(_log_uniform(1, source, math.sqrt(spread))) * math.sqrt(spread))
+        return pair.scaled(float(log_uniform(1, source, math.sqrt(spread))) * math.sqrt(spread))
 
     return Symmetry("norm", pair.name, sample)
 
 
 def _general_linear(probe: Probe, pair: Pair) -> Symmetry:
-    def sample(source: torch.Generator, spread: float) -> Change:
-        width = pair.left.shape[1]
-        draws = torch.randn(2, width, width, generator=source, dtype=torch.float64)
-        turns, signs = torch.linalg.qr(draws)
-        turns = turns * signs.diagonal(dim1=1, dim2=2).sign()[:, None]
-        stretch = _log_uniform(width, source, spread)
-        forward = turns[0] * stretch @ turns[1]
-        backward = turns[1].mT / stretch @ turns[0].mT
-
-        def change(flat: Tensor) -> None:
-            left, right = flat[pair.left].double(), flat[pair.right].double()
-            flat[pair.left] = (left @ backward.to(flat.device)).to(flat.dtype)
-            flat[pair.right] = (right @ forward.mT.to(flat.device)).to(flat.dtype)
-
-        return _on_flat(probe, change)
-
-    return Symmetry("attention", pair.name, sample)
+    return Symmetry("attention", pair.name, general_linear(probe, pair))
 
 
 def _head_permutations(probe: Probe, pairs: Sequence[Pair]) -> list[Symmetry]:
@@ -335,22 +259,10 @@ def _head_permutations(probe: Probe, pairs: Sequence[Pair]) -> list[Symmetry]:
                 for here, there in enumerate(order):
                     flat[places[here]] = old[places[there]]
 
-            return _on_flat(probe, change)
+            return on_flat(probe, change)
 
         return Symmetry("permutation", f"heads of {name}", sample)
 
     return [
         symmetry(name, list(heads.values())) for name, heads in modules.items() if len(heads) > 1
     ]
-
-
-def _on_flat(probe: Probe, change: Callable[[Tensor], None]) -> Change:
-    space = probe.space
-
-    def applied(model: nn.Module) -> None:
-        flat = space.flatten(dict(model.named_parameters())).detach().clone()
-        change(flat)
-        for name, value in space.split(flat).items():
-            model.get_parameter(name).copy_(value)
-
-    return applied

@@ -18,6 +18,7 @@ from landscape.probing.parts import NoTermsError, Parts, Products
 from landscape.probing.probe import Probe
 from landscape.probing.products import Operator
 from landscape.probing.requests import Evidence
+from landscape.probing.scratch import Metric, PointStatistics, Scratch
 from landscape.probing.snapshot import BatchNormMode
 from landscape.probing.space import ParamSpace
 
@@ -31,6 +32,7 @@ __all__ = [
     "Evidence",
     "Factor",
     "MeanSquaredError",
+    "Metric",
     "NoTermsError",
     "NormalisedLogits",
     "NotApplicableError",
@@ -38,8 +40,10 @@ __all__ = [
     "Operator",
     "ParamSpace",
     "Parts",
+    "PointStatistics",
     "Probe",
     "Products",
+    "Scratch",
     "Supervised",
     "Terms",
     "as_objective",

@@ -113,9 +113,15 @@ def checked_blocks(blocks: Sequence[Block], space: ParamSpace) -> tuple[Block, .
 
     Raises:
         ValueError: If a block does not fit the parameters, or two share an entry.
+        TypeError: If an entry is no block.
     """
     taken = torch.zeros(space.size, dtype=torch.bool)
     for block in blocks:
+        if not isinstance(block, Block):
+            raise TypeError(
+                f"blocks must hold landscape.Block entries, got {type(block).__name__}; for "
+                'example Block(Factor("q.weight"), Factor("k.weight"), heads=4)'
+            )
         for left, right in block.places(space):
             for places in (left, right):
                 if taken[places].any():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from landscape.probing.batches import Batches, owned, place
 from landscape.probing.checking import BasePass
 from landscape.probing.parts import Parts, Products
 from landscape.probing.products import CurvatureProducts, Operator, finite_difference
+from landscape.probing.scratch import Scratch
 from landscape.probing.snapshot import Snapshot
 from landscape.probing.space import ParamSpace
 from landscape.results import Meter
@@ -42,6 +43,28 @@ class Evaluations(ABC):
     def size(self) -> int:
         """P, the number of trainable parameters, tied ones counted once."""
         return self.space.size
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The modules of the model by name, to look at only."""
+        return dict(self._snapshot.model.named_modules())
+
+    def model_copy(self) -> nn.Module:
+        """A copy of the model as it is evaluated, with frozen parameters, to do anything with."""
+        return self._snapshot.model_copy()
+
+    def scratch(self) -> Scratch:
+        """A copy whose weights are written in place, to evaluate many points."""
+        return Scratch(self._snapshot, self.space, self._weights)
+
+    @property
+    def batches(self) -> Iterable[Any]:
+        """The data, on the probe's device."""
+        return self._batches
+
+    @property
+    def uses_batch_statistics(self) -> bool:
+        """Whether a loss depends on the other examples of its batch, through batch norm."""
+        return self._snapshot.uses_batch_statistics
 
     def weights(self) -> Tensor:
         """A copy of the checkpoint's parameters, (P,)."""

@@ -192,14 +192,6 @@ class Probe(Evaluations):
             self._meter.count(gradients=1)
         return self._known_base
 
-    def modules(self) -> dict[str, nn.Module]:
-        """The modules of the model by name, to look at only."""
-        return dict(self._snapshot.model.named_modules())
-
-    def model_copy(self) -> nn.Module:
-        """A copy of the model as it is evaluated, with frozen parameters, to do anything with."""
-        return self._snapshot.model_copy()
-
     def changed(
         self, change: Callable[[nn.Module], None], objective: Objective | None = None
     ) -> Probe:
@@ -244,11 +236,6 @@ class Probe(Evaluations):
                 return outputs.dim() > 0 and len(outputs) == examples(batch)
             # Only the number of losses can tell: as many as examples, or some for each.
             return self._snapshot.terms(point, batch).count % (examples(batch) or 1) == 0
-
-    @property
-    def uses_batch_statistics(self) -> bool:
-        """Whether a loss depends on the other examples of its batch, through batch norm."""
-        return self._snapshot.uses_batch_statistics
 
     def restrict(self, patterns: str | Sequence[str]) -> Probe:
         """A probe on the subspace of parameters matching shell-style patterns.

@@ -134,7 +134,13 @@ class ParamSpace:
 
         Raises:
             ValueError: If a tensor is missing or has another shape.
+            TypeError: If they are not given by name.
         """
+        if not isinstance(tensors, Mapping):
+            raise TypeError(
+                f"{what} must be a vector or tensors by name, such as model.state_dict(); got "
+                f"{type(tensors).__name__}"
+            )
         wrong = [
             name
             for name, shape in zip(self.names, self.shapes, strict=True)

@@ -2,6 +2,7 @@
 
 from landscape.tasks.checkpoints import CheckpointError, load_into, load_momentum, load_state
 from landscape.tasks.digits import Digits, DigitsNet, digits_checkpoint, digits_data, train_digits
+from landscape.tasks.slicing import directions_of
 from landscape.tasks.task import Task
 
 #: Embedded tasks by name.
@@ -30,6 +31,7 @@ __all__ = [
     "Task",
     "digits_checkpoint",
     "digits_data",
+    "directions_of",
     "get_task",
     "load_into",
     "load_momentum",

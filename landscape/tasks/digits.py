@@ -85,6 +85,11 @@ class Digits(Task):
             raise ValueError(f"samples must lie between 1 and {TRAIN}, got {samples}")
         return list(zip(images[:count].split(_BATCH), labels[:count].split(_BATCH), strict=True))
 
+    def test_batches(self) -> Sequence[Any]:
+        """Pairs (images, labels) of up to 500."""
+        images, labels = digits_data()[1]
+        return list(zip(images.split(_BATCH), labels.split(_BATCH), strict=True))
+
     def metrics(self, model: nn.Module) -> dict[str, float]:
         """train_loss, train_accuracy, test_loss, test_accuracy."""
         found = {}

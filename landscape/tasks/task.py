@@ -38,6 +38,10 @@ class Task(ABC):
             ValueError: If ``samples`` is not positive or more than there are.
         """
 
+    def test_batches(self) -> Sequence[Any] | None:
+        """Test data in a fixed order; None where there are none."""
+        return None
+
     @abstractmethod
     def metrics(self, model: nn.Module) -> dict[str, float]:
         """Loss and accuracy on train and test data."""

@@ -1,0 +1,173 @@
+"""A copy of the model whose weights are written in place: many points, no traffic between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from landscape.probing.batches import place
+from landscape.probing.objective import Terms
+from landscape.probing.snapshot import Snapshot
+from landscape.probing.space import ParamSpace
+
+Metric = Callable[[Tensor, Any], Tensor]
+
+
+@dataclass(frozen=True)
+class PointStatistics:
+    """Means over the data at N points, and their standard errors over its terms.
+
+    Args:
+        mean: By name, (N,) float64.
+        stderr: By name, (N,) float64; NaN where the objective gives sums only.
+    """
+
+    mean: dict[str, Tensor]
+    stderr: dict[str, Tensor]
+
+
+class Scratch:
+    """Evaluates a model at w + sum_i a_i d_i for many a, the data read once for all of them.
+
+    Args:
+        snapshot: Model and objective; copied.
+        space: The parameters that move.
+        weights: The checkpoint, (P,).
+    """
+
+    def __init__(self, snapshot: Snapshot, space: ParamSpace, weights: Tensor) -> None:
+        self._snapshot = Snapshot(
+            snapshot.model_copy(),
+            snapshot.objective,
+            device=snapshot.device,
+            dtype=snapshot.dtype,
+            batch_norm=snapshot.batch_norm,
+        )
+        self._weights, self._flat = weights, weights.clone()
+        for name, view in space.split(self._flat).items():
+            self._snapshot.model.get_parameter(name).data = view
+        self._buffers = dict(self._snapshot.model.named_buffers())
+        self._base = {name: tensor.clone() for name, tensor in self._buffers.items()}
+
+    def evaluate(
+        self,
+        coordinates: Tensor,  # (N, D)
+        directions: Sequence[Tensor],  # D of (P,)
+        batches: Iterable[Any],
+        metrics: Mapping[str, Metric],
+        *,
+        buffers: Sequence[Mapping[str, Tensor]] = (),
+        calibration: Iterable[Any] = (),
+    ) -> PointStatistics:
+        """Mean loss, metrics and their standard errors at N points.
+
+        Args:
+            coordinates: a, (N, D).
+            directions: d, D vectors.
+            batches: The data.
+            metrics: Name to function of (outputs, batch) with one value an example.
+            buffers: For each direction, changes of buffers that go along with it.
+            calibration: Data from which batch norm is re-estimated in mode "recalibrate".
+
+        Returns:
+            "loss" and the metrics.
+        """
+        rows = coordinates.tolist()
+        names = ("loss", *metrics)
+        found = [[_Moments() for _ in rows] for _ in names]
+
+        def add(number: int, batch: Any) -> None:
+            for column, moments in zip(found, self._one(batch, metrics), strict=True):
+                column[number].add(moments)
+
+        with self._snapshot.evaluating(gradient=False):
+            if self._snapshot.recalibrates:
+                for number, row in enumerate(rows):
+                    self._move(row, directions, buffers)
+                    self._snapshot.recalibrate({}, calibration)
+                    for batch in batches:
+                        add(number, batch)
+            else:
+                for batch in batches:
+                    for number, row in enumerate(rows):
+                        self._move(row, directions, buffers)
+                        add(number, batch)
+        mean = torch.tensor([[m.mean for m in column] for column in found], dtype=torch.float64)
+        stderr = torch.tensor([[m.stderr for m in column] for column in found], dtype=torch.float64)
+        return PointStatistics(
+            dict(zip(names, mean, strict=True)), dict(zip(names, stderr, strict=True))
+        )
+
+    def _move(
+        self,
+        row: Sequence[float],
+        directions: Sequence[Tensor],
+        buffers: Sequence[Mapping[str, Tensor]],
+    ) -> None:
+        self._flat.copy_(self._weights)
+        for coordinate, direction in zip(row, directions, strict=True):
+            self._flat.add_(direction, alpha=coordinate)
+        if not any(buffers):
+            return
+        for name, tensor in self._buffers.items():
+            moved = self._base[name].clone()
+            for coordinate, changes in zip(row, buffers, strict=True):
+                if name in changes:
+                    moved += coordinate * changes[name]
+            tensor.copy_(moved)
+
+    def _one(self, batch: Any, metrics: Mapping[str, Metric]) -> list[_Moments]:
+        snapshot, model = self._snapshot, self._snapshot.model
+        # A copy, so that an in-place first layer does not reach the next point.
+        batch = place(batch, snapshot.device, snapshot.dtype, copy=True)
+        objective = snapshot.objective
+        if not objective.has_outputs:
+            return [_Moments.of_terms(objective.evaluate(model, batch))]
+        outputs = objective.outputs(model, batch)
+        found = [_Moments.of_terms(objective.reduce(outputs, batch))]
+        found += [_Moments.of(metric(outputs, batch)) for metric in metrics.values()]
+        return found
+
+
+@dataclass
+class _Moments:
+    """Number, mean and sum of squared deviations, which add up without cancellation."""
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    @classmethod
+    def of(cls, values: Tensor) -> _Moments:
+        values = values.reshape(-1).double()
+        if not values.numel():
+            return cls()
+        mean = values.mean()
+        squares, mean = torch.stack([(values - mean).square().sum(), mean]).tolist()
+        return cls(values.numel(), mean, squares)
+
+    @classmethod
+    def of_terms(cls, terms: Terms) -> _Moments:
+        if terms.losses is not None:
+            return cls.of(terms.losses)
+        return cls(terms.count, float(terms.total) / max(terms.count, 1), math.nan)
+
+    def add(self, other: _Moments) -> None:
+        if not other.count:
+            return
+        count = self.count + other.count
+        gap = other.mean - self.mean if self.count else 0.0
+        self.squares += other.squares + gap * gap * self.count * other.count / count
+        self.mean += gap * other.count / count if self.count else other.mean
+        self.count = count
+
+    @property
+    def stderr(self) -> float:
+        if self.count < 2:
+            return math.nan
+        return math.sqrt(self.squares / (self.count - 1) / self.count)

@@ -1,0 +1,186 @@
+"""``landscape slice`` and ``landscape plot``."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from landscape.exits import INTERRUPTED, fail, or_exit
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+FORMATS = (".png", ".pdf", ".svg")
+
+
+def slice_(
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="Weights file; the embedded checkpoint if left out.")
+    ] = None,
+    task: Annotated[str, typer.Option(help="What the checkpoint is of.")] = "digits",
+    directions: Annotated[
+        str,
+        typer.Option(
+            help="random, eigen, gradient, momentum, pca:GLOB, to:CKPT or plane:CKPT,CKPT."
+        ),
+    ] = "random",
+    dimensions: Annotated[int, typer.Option(min=1, max=2, help="A line or a plane.")] = 2,
+    span: Annotated[
+        tuple[float, float], typer.Option(help="Ends of the axes, in steps of the directions.")
+    ] = (-1.0, 1.0),
+    points: Annotated[int, typer.Option(min=2, help="Points of each axis.")] = 51,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Interpolate up to this share of the range; every point if left out."
+        ),
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="Variable that is drawn, such as train_loss or test_accuracy.")
+    ] = "train_loss",
+    batch_norm: Annotated[
+        str, typer.Option(help="eval, batch, recalibrate, or interpolate between checkpoints.")
+    ] = "eval",
+    seed: Annotated[int, typer.Option(min=0, help="Of random directions.")] = 0,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Use only the first N training examples.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="NetCDF file; a figure is drawn beside it.")] = Path(
+        "slice.nc"
+    ),
+) -> None:
+    """Evaluate the loss on a line or a plane through a checkpoint, and draw it."""
+    from tqdm import tqdm
+
+    from landscape.probing import Probe
+    from landscape.slices import evaluate_slice
+    from landscape.tasks import directions_of, get_task, load_momentum
+
+    def opened() -> tuple[Probe, object, object, object]:
+        chosen = get_task(task)
+        path = chosen.default_checkpoint() if checkpoint is None else checkpoint
+        model = chosen.load(path)
+        mode = "eval" if batch_norm == "interpolate" else batch_norm
+        probe = Probe(
+            model,
+            chosen.objective,
+            chosen.train_batches(samples=samples),
+            batch_norm=mode,  # type: ignore[arg-type]
+            momentum=load_momentum(path, model),
+        )
+        axes, seen = directions_of(directions, probe, dimensions=dimensions, seed=seed)
+        return probe, axes, seen, chosen.test_batches()
+
+    or_exit(lambda: _writable(out))
+    probe, axes, seen, test = or_exit(opened)
+    total = points**dimensions
+    seconds = _seconds_a_point(probe, axes, test)
+    most = " at most" if tolerance is not None else ""
+    typer.echo(f"{total} points,{most} about {total * seconds:.0f} s", err=True)
+
+    def advance(count: int) -> None:
+        bar.update(count)
+
+    bar = tqdm(total=total, unit="point", desc="slice", leave=False)
+    try:
+        with bar:
+            found = or_exit(
+                lambda: evaluate_slice(
+                    probe,
+                    axes,  # type: ignore[arg-type]
+                    span,
+                    points,
+                    tolerance,
+                    test=test,  # type: ignore[arg-type]
+                    interpolate_buffers=batch_norm == "interpolate",
+                    trajectory=seen,  # type: ignore[arg-type]
+                    path=out,
+                    advance=advance,
+                )
+            )
+    except KeyboardInterrupt:
+        fail(f"interrupted; the same command goes on from {out}.partial", INTERRUPTED)
+    if metric not in found.data_vars:
+        told = ", ".join(name for name in map(str, found.data_vars) if "_stderr" not in name)
+        fail(f"--metric must be one of {told}; got {metric}")
+    _save(found, out)
+    typer.echo(f"Slice: {out} ({found.attrs['evaluated_points']} of {total} points evaluated)")
+    typer.echo(f"Figure: {_draw(found, metric, out.with_suffix('.png'))}")
+
+
+def plot(
+    file: Annotated[Path, typer.Argument(help="A slice written by landscape slice.")],
+    metric: Annotated[str, typer.Option(help="Variable that is drawn.")] = "train_loss",
+    out: Annotated[
+        Path | None, typer.Option(help="Figure (.png, .pdf, .svg); beside the file if left out.")
+    ] = None,
+) -> None:
+    """Draw a slice again from its file."""
+    import xarray as xr
+
+    def read() -> xr.Dataset:
+        if not file.is_file():
+            raise ValueError(f"there is no slice at {file}")
+        try:
+            return xr.load_dataset(file, engine="scipy")
+        except (ValueError, TypeError, IndexError, KeyError) as error:
+            raise ValueError(f"{file} is no slice in NetCDF: {error}") from error
+
+    found = or_exit(read)
+    if metric not in found.data_vars:
+        told = ", ".join(name for name in map(str, found.data_vars) if "_stderr" not in name)
+        fail(f"--metric must be one of {told}; got {metric}")
+    figure = file.with_suffix(".png") if out is None else out
+    if figure.suffix not in FORMATS:
+        fail(f"--out must end in {', '.join(FORMATS)}; got {figure}")
+    typer.echo(f"Figure: {or_exit(lambda: _draw(found, metric, figure))}")
+
+
+def _seconds_a_point(probe: object, axes: object, test: object) -> float:
+    import numpy as np
+
+    from landscape.slices.evaluation import Plan, kept
+
+    plan = Plan(
+        probe=probe,  # type: ignore[arg-type]
+        directions=axes,  # type: ignore[arg-type]
+        test=None if test is None else kept(test, probe),  # type: ignore[arg-type]
+    )
+    evaluate = plan.evaluator()
+    origin = np.zeros((1, len(plan.directions)))
+    evaluate(origin)
+    start = time.perf_counter()
+    evaluate(origin)
+    return time.perf_counter() - start
+
+
+def _writable(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"--out {path} cannot be written: {error.strerror or error}") from error
+    if path.is_dir():
+        raise ValueError(f"--out {path} is a folder; give a file, such as slice.nc")
+
+
+def _save(found: xr.Dataset, path: Path) -> None:
+    from landscape.slices.rows import Rows
+
+    partial = path.with_name(f".{path.name}.partial")
+    found.to_netcdf(partial, engine="scipy")
+    partial.replace(path)
+    Rows.discard(path)
+
+
+def _draw(found: xr.Dataset, metric: str, path: Path) -> Path:
+    from landscape.viz import plot_slice
+
+    # A curve shows the losses on train and test data together.
+    both = metric == "train_loss" and len(found.train_loss.dims) == 1
+    return plot_slice(found, variable=None if both else metric).save(path)
