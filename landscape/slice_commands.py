@@ -39,6 +39,10 @@ def slice_(
             min=0, help="Interpolate up to this share of the range; every point if left out."
         ),
     ] = None,
+    scale: Annotated[
+        str,
+        typer.Option(help="Range that the tolerance is a share of: log (as drawn) or linear."),
+    ] = "log",
     metric: Annotated[
         str, typer.Option(help="Variable that is drawn, such as train_loss or test_accuracy.")
     ] = "train_loss",
@@ -95,6 +99,7 @@ def slice_(
                     span,
                     points,
                     tolerance,
+                    scale=scale,  # type: ignore[arg-type]
                     test=test,  # type: ignore[arg-type]
                     interpolate_buffers=batch_norm == "interpolate",
                     trajectory=seen,  # type: ignore[arg-type]

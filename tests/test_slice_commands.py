@@ -82,6 +82,7 @@ def test_a_tolerance_saves_points(tmp_path):
     out = tmp_path / "fine.nc"
     done = run(
         "slice", "--samples", 40, "--points", 33, "--tolerance", 0.02, "--span", -0.5, 0.5,
+        "--scale", "linear",
         "--out", out,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
@@ -101,6 +102,7 @@ def test_a_tolerance_saves_points(tmp_path):
         (["--directions", "momentum"], "no momentum"),
         (["--span", "1", "-1"], "ascending"),
         (["--metric", "beauty"], "train_loss"),
+        (["--tolerance", "0.1", "--scale", "odd"], "scale"),
         (["--task", "chess"], "unknown task"),
         (["--batch-norm", "odd"], "batch_norm"),
         (["--out", "/proc/none/slice.nc"], "cannot be written"),

@@ -324,7 +324,8 @@ def test_slices_have_a_section_of_their_own():
     axis = np.linspace(-1, 1, 9)
     plane = axis[:, None] ** 2 + axis[None] ** 2 + 0.1
     coordinates = {
-        name: (name, axis, {"label": f"direction {name}", "units": ""}) for name in ("alpha", "beta")
+        name: (name, axis, {"label": f"direction {name}", "units": ""})
+        for name in ("alpha", "beta")
     }
     attributes = {"error_estimate": '{"train_loss": 0.001}', "directions": "[]", "tolerance": 0.01}
     dataset = xr.Dataset(

@@ -260,10 +260,14 @@ def test_shares_and_measured_error_of_interpolated_points():
     dataset = refined(plane(), train_loss=0.002)
     ax = plot_slice_contour(dataset).ax_
     share = float(dataset["evaluated"].mean())
+    amount = 0.002 * float(np.ptp(dataset["train_loss"].values))
     assert notes(ax) == (
         f"{100 * share:.0f} % of the points evaluated, the rest interpolated; "
-        "measured error 0.2 % of the range"
+        f"measured error 0.2 % of the range, {amount:.1g}"
     )
+    dataset.attrs["error_scale"] = "log"
+    told = notes(plot_slice_contour(dataset).ax_)
+    assert told.endswith("measured error 0.2 % of the range of its logarithm")
     assert "evaluated" not in key(ax)
     dots = line(plot_slice_contour(dataset, evaluated=True).ax_, "evaluated")
     assert len(dots.get_xdata()) == int(dataset["evaluated"].sum())

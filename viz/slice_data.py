@@ -147,7 +147,7 @@ def notes(datasets: Iterable[tuple[Dataset, Iterable[str]]]) -> list[str]:
         Sentences without a full stop; where slices differ, with the range over them.
     """
     shares: list[float] = []
-    errors: list[float] = []
+    errors: list[tuple[float, float]] = []  # as a share, and in units of the variable
     cosines: list[float] = []
     for dataset, variables in datasets:
         flags = evaluated_of(dataset)
@@ -156,7 +156,12 @@ def notes(datasets: Iterable[tuple[Dataset, Iterable[str]]]) -> list[str]:
             shares.append(float(flags.mean()))
             found = read_json(dataset, "error_estimate")
             measured = [_number((found or {}).get(name)) for name in variables]
-            errors += [error for error in measured if math.isfinite(error)]
+            logarithmic = dataset.attrs.get("error_scale") == "log"
+            errors += [
+                (error, math.nan if logarithmic else error * _range(dataset, name))
+                for name, error in zip(variables, measured, strict=True)
+                if math.isfinite(error)
+            ]
         cosine = _number(dataset.attrs.get("cosine"))
         if len(dims_of(dataset)) == 2 and abs(cosine) > _SHEARED:
             cosines.append(cosine)
@@ -164,13 +169,24 @@ def notes(datasets: Iterable[tuple[Dataset, Iterable[str]]]) -> list[str]:
     if shares:
         low, high = percent(min(shares)), percent(max(shares))
         share = low if low == high else f"{low.removesuffix(' %')} to {high}"
-        error = f"; measured error {percent(max(errors))} of the range" if errors else ""
+        error = ""
+        if errors:
+            share_, amount = max(errors)
+            of = "range" if math.isfinite(amount) else "range of its logarithm"
+            absolute = f", {amount:.1g}" if math.isfinite(amount) and amount > 0 else ""
+            error = f"; measured error {percent(share_)} of the {of}{absolute}"
         sentences.append(f"{share} of the points evaluated, the rest interpolated{error}")
     if cosines:
         # At a right angle on paper, not in the space of the weights.
         steepest = max(cosines, key=abs)
         sentences.append(f"directions not orthogonal: cosine {steepest:.2g}".replace("-", "−"))
     return sentences
+
+
+def _range(dataset: Dataset, name: str) -> float:
+    values = np.asarray(dataset[name].values, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    return float(np.ptp(values)) if values.size else 0.0
 
 
 def _number(value: Any) -> float:

@@ -25,7 +25,8 @@ def slice_figures(report: dict[str, Any]) -> list[dict[str, Any]]:
     for name, record in (report["extras"].get("slices") or {}).items():
         dataset = from_record(record)
         with style():
-            text = svg(plot_slice(dataset).figure_)
+            figure = plot_slice(dataset).ax_.get_figure(root=True)
+            text = "" if figure is None else svg(figure)
         found.append(
             {
                 "name": name,

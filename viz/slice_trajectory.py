@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from landscape.viz.slice_data import Values, dims_of
+from landscape.viz.slice_data import Values, dims_of, read_json
 from landscape.viz.slice_display import GREY, INK
 from landscape.viz.slice_scale import round_ticks, set_ticks
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _COLORS = "Reds"
 _APART = 15.0  # points between two labels
 _SIDE = 0.38  # sine of the angle from which a label stands beside its point
-_FLAT = 1e-9  # of the extent of the way: residuals below it are rounding
+_FLAT = 1e-6  # of the extent of the way: residuals below it are rounding
 
 
 def has_trajectory(dataset: Dataset) -> bool:
@@ -55,15 +55,16 @@ def draw_trajectory(ax: Axes, dataset: Dataset) -> tuple[Artist, Any]:
     from matplotlib.lines import Line2D
     from matplotlib.patheffects import Normal, Stroke
 
-    way = _way(dataset)
-    ax.plot(
-        *way.T,
-        color="white",
-        linewidth=0.9,
-        path_effects=[Stroke(linewidth=1.9, foreground=INK), Normal()],
-        zorder=5,
-        label="_trajectory",
-    )
+    way, joined = _way(dataset), not _apart(dataset)
+    if joined:
+        ax.plot(
+            *way.T,
+            color="white",
+            linewidth=0.9,
+            path_effects=[Stroke(linewidth=1.9, foreground=INK), Normal()],
+            zorder=5,
+            label="_trajectory",
+        )
     residual = _residual(dataset, way)
     markers = ax.scatter(
         way[:, 0],
@@ -83,12 +84,12 @@ def draw_trajectory(ax: Axes, dataset: Dataset) -> tuple[Artist, Any]:
         [],
         [],
         color=INK,
-        linewidth=0.9,
+        linewidth=0.9 if joined else 0.0,
         marker="o",
         markersize=3.6,
         markerfacecolor=face,
         markeredgewidth=0.5,
-        label="checkpoints of the run",
+        label="checkpoints of the run" if joined else "other checkpoints",
     )
     return handle, None if residual is None else markers
 
@@ -106,6 +107,12 @@ def draw_residual_bar(ax: Axes, markers: Any) -> Any:
     bar.outline.set_linewidth(0.6)
     bar.outline.set_edgecolor(GREY)
     return bar
+
+
+def _apart(dataset: Dataset) -> bool:
+    """Whether the plane goes through single checkpoints, not along a run."""
+    told = read_json(dataset, "directions") or []
+    return any(entry.get("kind") == "plane" for entry in told if isinstance(entry, dict))
 
 
 def _way(dataset: Dataset) -> Values:
@@ -138,7 +145,8 @@ def _label(ax: Axes, dataset: Dataset, way: Values) -> None:
         inside = bool(np.isfinite(points[index]).all())
         inside = inside and bool(((low <= points[index]) & (points[index] <= high)).all())
         clear = all(np.hypot(*(points[index] - points[other])) > _APART for other in kept)
-        if inside and clear and names[index]:
+        here = not way[index].any()  # the star says what this is
+        if inside and clear and names[index] and not (here and _apart(dataset)):
             kept.append(index)
     middle = np.nanmean(points, axis=0)
     for index in kept:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Span = tuple[float, float]
+Scale = Literal["linear", "log"]
 
 AXES = ("alpha", "beta")
 # Points that are evaluated, and kept on disk, together.
@@ -98,6 +99,7 @@ def evaluate_slice(  # noqa: PLR0913 - settings, each with a default
     points: int | Sequence[int] = 51,
     tolerance: float | None = None,
     *,
+    scale: Scale = "linear",
     metrics: Mapping[str, Metric] | None = None,
     test: Iterable[Any] | None = None,
     interpolate_buffers: bool = False,
@@ -118,6 +120,8 @@ def evaluate_slice(  # noqa: PLR0913 - settings, each with a default
         tolerance: Largest error of an interpolated loss as a share of its range; other variables
             are interpolated along with it, and their measured error is told. None evaluates every
             point.
+        scale: Of the tolerance: "linear", or "log" for the range of the logarithm of losses, which
+            a picture with logarithmic levels needs to be right near the minimum.
         metrics: Name to function of (outputs, batch) with one value an example; None takes the
             accuracy where the objective knows one.
         test: Further batches, evaluated at the same points.
@@ -171,8 +175,11 @@ def evaluate_slice(  # noqa: PLR0913 - settings, each with a default
                 advance(len(block))
         return np.concatenate(found)
 
-    grid = _evaluated(values, axes, tolerance, plan.names)
+    if scale not in get_args(Scale):
+        raise ValueError(f"scale must be one of {get_args(Scale)}, got {scale!r}")
+    grid = _evaluated(values, axes, tolerance, plan.names, scale)
     dataset = _dataset(plan, axes, grid, about, tolerance)
+    dataset.attrs["error_scale"] = scale
     return dataset if trajectory is None else with_trajectory(dataset, trajectory)
 
 
@@ -188,6 +195,7 @@ def _evaluated(
     axes: list[Array],
     tolerance: float | None,
     names: Sequence[str],
+    scale: Scale,
 ) -> _Grid:
     shape = tuple(len(axis) for axis in axes)
     if tolerance is not None:
@@ -195,7 +203,9 @@ def _evaluated(
 
         # Accuracies are steps, which no spline follows: they ask for no points.
         smooth = np.array([name.endswith("_loss") for name in names])
-        found = refine(evaluate, axes, np.where(smooth, tolerance, np.inf).tolist())
+        tolerances = np.where(smooth, tolerance, np.inf).tolist()
+        scales: list[Scale] = [scale if entry else "linear" for entry in smooth]
+        found = refine(evaluate, axes, tolerances, scale=scales)
         values = found.values
         for place in np.flatnonzero(~smooth):  # nor does a spline know their bounds
             known = values[place][found.evaluated]

@@ -34,7 +34,7 @@ def overview(probe: Probe, seed: int = 0) -> dict[str, Any]:
     reach = max((2 / max(abs(top.info["curvature"]), 1e-12)) ** 0.5, 0.5)
     line = evaluate_slice(probe, top, span=(-reach, reach), points=51)
     axes = orthogonalised([random(probe, seed), random(probe, seed + 1)])
-    plane = evaluate_slice(probe, axes, points=_POINTS, tolerance=_TOLERANCE)
+    plane = evaluate_slice(probe, axes, points=_POINTS, tolerance=_TOLERANCE, scale="log")
     return {"line": to_record(line), "plane": to_record(plane)}
 
 
