@@ -14,6 +14,8 @@ from landscape.exits import INTERRUPTED, fail, or_exit
 if TYPE_CHECKING:
     import xarray as xr
 
+    from landscape.probing import Probe
+
 FORMATS = (".png", ".pdf", ".svg")
 
 
@@ -30,8 +32,12 @@ def slice_(
     ] = "random",
     dimensions: Annotated[int, typer.Option(min=1, max=2, help="A line or a plane.")] = 2,
     span: Annotated[
-        tuple[float, float], typer.Option(help="Ends of the axes, in steps of the directions.")
-    ] = (-1.0, 1.0),
+        tuple[float, float] | None,
+        typer.Option(
+            help="Ends of the axes, in steps of the directions; -1 1, or what shows the "
+            "checkpoints that are named, if left out."
+        ),
+    ] = None,
     points: Annotated[int, typer.Option(min=2, help="Points of each axis.")] = 51,
     tolerance: Annotated[
         float | None,
@@ -62,6 +68,8 @@ def slice_(
 
     from landscape.probing import Probe
     from landscape.slices import evaluate_slice
+    from landscape.slices.evaluation import axes_of, check_tolerance
+    from landscape.slices.rows import Rows
     from landscape.tasks import directions_of, get_task, load_momentum
 
     def opened() -> tuple[Probe, object, object, object]:
@@ -79,8 +87,16 @@ def slice_(
         axes, seen = directions_of(directions, probe, dimensions=dimensions, seed=seed)
         return probe, axes, seen, chosen.test_batches()
 
+    if out.suffix in FORMATS:
+        fail(f"--out {out} is the data's file, such as slice.nc; a figure is drawn beside it")
+    or_exit(lambda: check_tolerance(tolerance, scale))
     or_exit(lambda: _writable(out))
     probe, axes, seen, test = or_exit(opened)
+    ends = _span(seen, directions, dimensions) if span is None else span
+    or_exit(lambda: axes_of(dimensions, ends, points))  # type: ignore[arg-type]
+    drawable = _drawable(probe, test)
+    if metric not in drawable:
+        fail(f"--metric must be one of {', '.join(drawable)}; got {metric}")
     total = points**dimensions
     seconds = _seconds_a_point(probe, axes, test)
     most = " at most" if tolerance is not None else ""
@@ -89,14 +105,14 @@ def slice_(
     def advance(count: int) -> None:
         bar.update(count)
 
-    bar = tqdm(total=total, unit="point", desc="slice", leave=False)
+    bar = tqdm(total=total, unit="point", desc="slice", leave=False, disable=None)
     try:
         with bar:
             found = or_exit(
                 lambda: evaluate_slice(
                     probe,
                     axes,  # type: ignore[arg-type]
-                    span,
+                    ends,  # type: ignore[arg-type]
                     points,
                     tolerance,
                     scale=scale,  # type: ignore[arg-type]
@@ -108,13 +124,13 @@ def slice_(
                 )
             )
     except KeyboardInterrupt:
-        fail(f"interrupted; the same command goes on from {out}.partial", INTERRUPTED)
-    if metric not in found.data_vars:
-        told = ", ".join(name for name in map(str, found.data_vars) if "_stderr" not in name)
-        fail(f"--metric must be one of {told}; got {metric}")
+        kept = Rows.beside(out).exists()
+        told = f"the same command goes on from {Rows.beside(out)}" if kept else "nothing was kept"
+        fail(f"interrupted; {told}", INTERRUPTED)
     _save(found, out)
     typer.echo(f"Slice: {out} ({found.attrs['evaluated_points']} of {total} points evaluated)")
-    typer.echo(f"Figure: {_draw(found, metric, out.with_suffix('.png'))}")
+    figure = out.with_suffix(".png")
+    typer.echo(f"Figure: {or_exit(lambda: _draw(found, metric, figure))}")
 
 
 def plot(
@@ -136,13 +152,35 @@ def plot(
             raise ValueError(f"{file} is no slice in NetCDF: {error}") from error
 
     found = or_exit(read)
-    if metric not in found.data_vars:
-        told = ", ".join(name for name in map(str, found.data_vars) if "_stderr" not in name)
-        fail(f"--metric must be one of {told}; got {metric}")
+    drawable = [name for name in map(str, found.data_vars) if f"{name}_stderr" in found.data_vars]
+    if metric not in drawable:
+        fail(f"--metric must be one of {', '.join(drawable)}; got {metric}")
     figure = file.with_suffix(".png") if out is None else out
     if figure.suffix not in FORMATS:
         fail(f"--out must end in {', '.join(FORMATS)}; got {figure}")
+    or_exit(lambda: _writable(figure))
     typer.echo(f"Figure: {or_exit(lambda: _draw(found, metric, figure))}")
+
+
+def _span(seen: object, directions: str, dimensions: int) -> object:
+    """Ends of the axes where none are given: around the checkpoints in the plane."""
+    from landscape.slices import Trajectory
+
+    if not isinstance(seen, Trajectory):
+        return (-0.5, 1.5) if directions.startswith("to:") and dimensions == 1 else (-1.0, 1.0)
+    ends = []
+    for place in seen.coordinates.T:
+        low, high = min(float(place.min()), 0.0), max(float(place.max()), 0.0)
+        margin = 0.2 * (high - low) or 1.0
+        ends.append((low - margin, high + margin))
+    return ends
+
+
+def _drawable(probe: Probe, test: object) -> list[str]:
+    """Variables that a slice of the probe will hold, errors aside."""
+    splits = ["train"] if test is None else ["train", "test"]
+    known = ["loss"] + ["accuracy"] * (probe.objective.has_accuracy and probe.objective.has_outputs)
+    return [f"{split}_{name}" for split in splits for name in known]
 
 
 def _seconds_a_point(probe: object, axes: object, test: object) -> float:

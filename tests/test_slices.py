@@ -28,6 +28,7 @@ from landscape.slices import (
     random,
 )
 from landscape.slices.overview import from_record, overview, to_record
+from landscape.slices.rows import Rows
 
 CURVATURES = torch.tensor([8.0, 3.0, 0.5, 0.1], dtype=torch.float64)
 
@@ -444,3 +445,63 @@ def test_the_overview_is_a_line_and_a_plane():
     assert "eigenvector" in line.alpha.attrs["label"]
     assert plane_.train_loss.shape == (33, 33)
     assert 0 < plane_.attrs["evaluated_points"] <= 33**2
+
+
+@pytest.mark.parametrize("order", [(0,), (0, 1), (1, 0), (0, 0, 1)])
+def test_infinity_stays_so_however_the_data_are_cut(order):
+    parts = [torch.full((4, 1), 1e300, dtype=torch.float64), torch.ones(3, 1).double()]
+    batches = [(parts[place], torch.zeros_like(parts[place])) for place in order]
+    probe = Probe(Point((1e-300,)), "mse", batches)
+
+    class Product(Point):
+        def forward(self, x):
+            return self.weight * x
+
+    probe = Probe(Product((1e-300,)), "mse", batches)
+    direction = random(probe, normalisation="none", one_dimensional="tensor")
+    found = evaluate_slice(probe, direction, span=(-1, 1), points=3).train_loss.values
+    assert np.isposinf(found[[0, 2]]).all()
+    assert np.isfinite(found[1])
+
+
+def test_metrics_must_give_a_value_an_example_under_a_name_of_their_own():
+    probe = probe_of()
+    for metrics, message in (
+        ({"mean": lambda outputs, _: outputs.mean()}, "one an example"),
+        ({"loss": lambda outputs, _: outputs[:, 0]}, "another name"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate_slice(probe, random(probe), points=2, metrics=metrics)
+
+
+def test_another_metric_of_the_same_name_is_another_slice(tmp_path):
+    probe, path = probe_of(), tmp_path / "slice.nc"
+    for column, expected in ((0, None), (1, "metrics")):
+        metrics = {"score": lambda outputs, _, column=column: outputs[:, column]}
+        if expected is None:
+            evaluate_slice(probe, random(probe), points=3, metrics=metrics, path=path)
+        else:
+            with pytest.raises(SliceMismatchError, match=expected):
+                evaluate_slice(probe, random(probe), points=3, metrics=metrics, path=path)
+
+
+def test_two_slices_at_once_do_not_mix(tmp_path):
+    one, two = (Rows(tmp_path / "rows", {"seed": seed}) for seed in (0, 1))
+    points = np.zeros((2, 1))
+    assert one.evaluated(points, lambda p: p + 1)[0, 0] == 1
+    assert two.evaluated(points, lambda p: p + 2)[0, 0] == 2
+
+
+def test_buffers_are_interpolated_only_where_a_direction_knows_them():
+    probe = probe_of()
+    with pytest.raises(ValueError, match="between"):
+        evaluate_slice(probe, random(probe), interpolate_buffers=True)
+
+
+def test_parameters_of_norms_stay_whatever_their_shape():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Unflatten(1, (2, 2)), nn.LayerNorm((2, 2)))
+    batches = [(torch.randn(5, 4), torch.arange(5)[:, None] % 2 + torch.zeros(5, 2).long())]
+    probe = Probe(model, "cross_entropy", batches)
+    moved = probe.space.split(random(probe).vector)
+    assert moved["0.weight"].any()
+    assert not moved["2.weight"].any()

@@ -334,6 +334,71 @@ def geodesic(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def slices(record: dict[str, Any]) -> str:
+    """Time of planes against bare forward passes and other tools."""
+    lines = [
+        (
+            "A plane of two filter-normalised directions; ratios inside rounds, their medians. "
+            "*Dense* evaluates every point, with standard errors; *refined* has a tolerance of "
+            f"{record['tolerance']} of the range, or of the range of the logarithm, against the "
+            "fastest of the two others."
+        ),
+        "",
+        (
+            "| network | grid | dense / forwards | asked | loop / forwards "
+            "| loss-landscapes / forwards | refined, gain | on the logarithm | asked |"
+        ),
+        "|---|---|---:|---|---:|---:|---:|---:|---|",
+    ]
+    for name, row in record["networks"].items():
+        gains = {
+            scale: f"{entry['ratio']:.1f} x ({row['evaluated_points'][scale]} points)"
+            for scale, entry in row["refined"].items()
+        }
+        told = row["refined"].get("linear")
+        asked = f"≥ {told['target']:g} x {'met' if told['met'] else 'missed'}" if told else ""
+        dense = row["dense"]
+        lines.append(
+            f"| {name} | {row['points']} x {row['points']} | {dense['ratio']:.3f} "
+            f"| ≤ {dense['target']} {'met' if dense['met'] else 'missed'} "
+            f"| {row['peers']['loop']['ratio']:.3f} "
+            f"| {row['peers']['loss-landscapes']['ratio']:.3f} "
+            f"| {gains.get('linear', '')} | {gains.get('log', '')} | {asked} |"
+        )
+    return "\n".join(lines)
+
+
+def refinement(record: dict[str, Any]) -> str:
+    """True errors of refined planes, and what happens where no spline can follow."""
+    lines = [
+        (
+            f"Random planes of {record['points']:,} points, tolerance {record['tolerance']}. "
+            "*Within*: planes whose true largest error is below the tolerance. *Said*: planes "
+            "whose recorded error is at least the true one."
+        ),
+        "",
+        (
+            "| surface | variable | planes | within | median error | largest error | said "
+            "| mean points | fewer |"
+        ),
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    surfaces = [
+        (f"{net}, {kind}", row)
+        for net, kinds in record["nets"].items()
+        for kind, row in kinds.items()
+    ]
+    for title, row in [*surfaces, *record["adversarial"].items()]:
+        for variable, errors in row["variables"].items():
+            lines.append(
+                f"| {title} | {variable} | {row['surfaces']} | {100 * row['within']:.0f} % "
+                f"| {errors['median_error']:.2g} | {errors['largest_error']:.2g} "
+                f"| {100 * errors['estimate_above_error']:.0f} % | {row['mean_evaluations']:.0f} "
+                f"| {row['times_fewer']:.1f} x |"
+            )
+    return "\n".join(lines)
+
+
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "products": ("Hessian-vector products", products),
     "spectral_audit": ("Products and seconds to equal accuracy", spectral_audit),
@@ -342,6 +407,8 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "neighbourhood": ("Neighbourhood measures: time and ascent", neighbourhood),
     "neighbourhood_coverage": ("Neighbourhood measures: coverage", neighbourhood_coverage),
     "geodesic": ("Geodesic sharpness: time", geodesic),
+    "slices": ("Slices: time", slices),
+    "refinement": ("Slices: refinement", refinement),
 }
 
 

@@ -168,12 +168,19 @@ class Evaluations(ABC):
 
         Raises:
             TypeError: If the objective is a callable that gives no outputs.
+            ValueError: If the metric gives one number for a whole batch.
         """
         found: list[Tensor] = []
         with self._evaluating(gradient=False) as point:
             for batch in self._batches:
                 outputs = self._snapshot.outputs(self.space.split(point), batch)
-                found.append(metric(outputs, batch).cpu())
+                values = metric(outputs, batch)
+                if values.dim() == 0:
+                    raise ValueError(
+                        "a metric gives one number for a batch; it must give one an example, so "
+                        "that batches of different sizes are weighted right"
+                    )
+                found.append(values.cpu())
         self._meter.count(forwards=1)
         return torch.cat(found)
 

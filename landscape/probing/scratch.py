@@ -112,14 +112,11 @@ class Scratch:
         self._flat.copy_(self._weights)
         for coordinate, direction in zip(row, directions, strict=True):
             self._flat.add_(direction, alpha=coordinate)
-        if not any(buffers):
-            return
         for name, tensor in self._buffers.items():
-            moved = self._base[name].clone()
-            for coordinate, changes in zip(row, buffers, strict=True):
+            tensor.copy_(self._base[name])  # also what a forward pass has written there
+            for coordinate, changes in zip(row, buffers, strict=False):
                 if name in changes:
-                    moved += coordinate * changes[name]
-            tensor.copy_(moved)
+                    tensor.add_(changes[name], alpha=coordinate)
 
     def _one(self, batch: Any, metrics: Mapping[str, Metric]) -> list[_Moments]:
         snapshot, model = self._snapshot, self._snapshot.model
@@ -147,9 +144,9 @@ class _Moments:
         values = values.reshape(-1).double()
         if not values.numel():
             return cls()
-        mean = values.mean()
-        squares, mean = torch.stack([(values - mean).square().sum(), mean]).tolist()
-        return cls(values.numel(), mean, squares)
+        # Apart: var_mean loses infinite means.
+        spread, mean = torch.stack([values.var(correction=0), values.mean()]).tolist()
+        return cls(values.numel(), mean, spread * values.numel())
 
     @classmethod
     def of_terms(cls, terms: Terms) -> _Moments:
@@ -161,6 +158,9 @@ class _Moments:
         if not other.count:
             return
         count = self.count + other.count
+        if self.count and not (math.isfinite(self.mean) and math.isfinite(other.mean)):
+            self.mean, self.squares, self.count = self.mean + other.mean, math.nan, count
+            return
         gap = other.mean - self.mean if self.count else 0.0
         self.squares += other.squares + gap * gap * self.count * other.count / count
         self.mean += gap * other.count / count if self.count else other.mean

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.evidence import SpectrumRequest
+from landscape.geometry.hidden_units import is_norm
 from landscape.probing import ParamSpace, Probe
 
 Normalisation = Literal["filter", "layer", "none"]
@@ -108,8 +109,19 @@ def random(
     drawn = (draw * keep).to(device=probe.device, dtype=probe.dtype)
     wanted = set((probe.space if only is None else probe.space.select(only)).names)
     weights = probe.space.split(probe.weights())
+    of_norms = {
+        f"{name}.{own}" if name else own
+        for name, module in probe.modules().items()
+        if is_norm(module)
+        for own, _ in module.named_parameters(recurse=False)
+    }
     pieces = {
-        name: _normalised(piece, weights[name], normalisation, one_dimensional)
+        name: _normalised(
+            piece.reshape(-1) if name in of_norms else piece,
+            weights[name].reshape(-1) if name in of_norms else weights[name],
+            normalisation,
+            one_dimensional,
+        )
         if name in wanted
         else torch.zeros_like(piece)
         for name, piece in probe.space.split(drawn).items()
@@ -264,7 +276,12 @@ def orthogonalised(directions: Sequence[Direction]) -> list[Direction]:
             raise ValueError(f"{direction.label} lies in the span of the directions before it")
         scaled = (vector * (direction.norm / left)).to(direction.vector)
         found.append(
-            replace(direction, vector=scaled, info={**direction.info, "orthogonalised": True})
+            replace(
+                direction,
+                vector=scaled,
+                info={**direction.info, "orthogonalised": True},
+                buffers={},
+            )
             if found
             else direction
         )

@@ -27,8 +27,6 @@ Span = tuple[float, float]
 Scale = Literal["linear", "log"]
 
 AXES = ("alpha", "beta")
-# Points that are evaluated, and kept on disk, together.
-_BLOCK = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +86,11 @@ class Plan:
             "test_data": None if self.test is None else self.test.walk()[0],
             "directions": [direction.record() for direction in self.directions],
             "variables": self.names,
+            # Names do not tell two functions apart: their means do.
+            "metrics": {
+                name: f"{float(self.probe.term_values(metric).double().mean()):.6e}"
+                for name, metric in self.metrics.items()
+            },
             "interpolate_buffers": self.interpolate,
         }
 
@@ -149,12 +152,21 @@ def evaluate_slice(  # noqa: PLR0913 - settings, each with a default
         True
     """
     chosen = [directions] if isinstance(directions, Direction) else list(directions)
-    axes = _axes(chosen, span, points)
+    axes = axes_of(len(chosen), span, points)
+    check_tolerance(tolerance, scale)
     if metrics is None:
         known = probe.objective.has_accuracy and probe.objective.has_outputs
         metrics = {"accuracy": probe.objective.correct} if known else {}
     elif metrics and not probe.objective.has_outputs:
         raise ValueError("metrics need the network's outputs, and the objective gives losses only")
+    for name in metrics:
+        if name == "loss" or name.endswith("_stderr"):
+            raise ValueError(f"metric {name!r} would stand for something else; choose another name")
+    if interpolate_buffers and not any(direction.buffers for direction in chosen):
+        raise ValueError(
+            "none of the directions changes buffers, so that there is nothing to interpolate; only "
+            "between() does; otherwise use a probe with batch_norm='recalibrate'"
+        )
     plan = Plan(
         probe=probe,
         directions=chosen,
@@ -165,18 +177,17 @@ def evaluate_slice(  # noqa: PLR0913 - settings, each with a default
     about = plan.about()
     rows = None if path is None else Rows(Rows.beside(path), about)
     evaluate = plan.evaluator()
+    row = len(axes[-1])
 
     def values(wanted: Array) -> Array:
         found = []
-        for start in range(0, len(wanted), _BLOCK):
-            block = np.ascontiguousarray(wanted[start : start + _BLOCK])
+        for start in range(0, len(wanted), row):
+            block = np.ascontiguousarray(wanted[start : start + row])
             found.append(evaluate(block) if rows is None else rows.evaluated(block, evaluate))
             if advance is not None:
                 advance(len(block))
         return np.concatenate(found)
 
-    if scale not in get_args(Scale):
-        raise ValueError(f"scale must be one of {get_args(Scale)}, got {scale!r}")
     grid = _evaluated(values, axes, tolerance, plan.names, scale)
     dataset = _dataset(plan, axes, grid, about, tolerance)
     dataset.attrs["error_scale"] = scale
@@ -198,7 +209,7 @@ def _evaluated(
     scale: Scale,
 ) -> _Grid:
     shape = tuple(len(axis) for axis in axes)
-    if tolerance is not None:
+    if tolerance is not None and len(axes) > 1:  # a line is cheap, and a jump on it easily missed
         from landscape.slices.refinement import refine  # noqa: PLC0415 - SciPy, a second to import
 
         # Accuracies are steps, which no spline follows: they ask for no points.
@@ -228,12 +239,25 @@ def kept(data: Iterable[Any], probe: Probe) -> Batches:
     return batches
 
 
-def _axes(
-    directions: Sequence[Direction], span: Span | Sequence[Span], points: int | Sequence[int]
-) -> list[Array]:
-    if not directions:
+def check_tolerance(tolerance: float | None, scale: str) -> None:
+    """Raises ValueError where one of them has no meaning."""
+    if tolerance is not None and not tolerance > 0:
+        raise ValueError(f"tolerance must be positive or None, got {tolerance}")
+    if scale not in get_args(Scale):
+        raise ValueError(f"scale must be one of {get_args(Scale)}, got {scale!r}")
+
+
+def axes_of(count: int, span: Span | Sequence[Span], points: int | Sequence[int]) -> list[Array]:
+    """Coordinates of each axis.
+
+    Returns:
+        One array an axis.
+
+    Raises:
+        ValueError: If there is none, or a span or a number of points is wrong.
+    """
+    if not count:
         raise ValueError("a slice needs at least one direction")
-    count = len(directions)
     try:
         ends = np.broadcast_to(np.asarray(span, dtype=np.float64), (count, 2))
         counts = np.broadcast_to(np.asarray(points), (count,))

@@ -211,7 +211,9 @@ class _Refinement:
     def _around_holes(self) -> Mask:
         """All points of the cells that touch a value which is not finite."""
         holes = self.surface.known & ~np.isfinite(self.surface.values).all(0)
-        return self.surface.divide(np.argwhere(holes), to_the_end=True)
+        # And the cells beside them: a spline rings at the edge of what it does not know.
+        near = self.surface.known & maximum_filter(holes, 2 * self.reach + 1)
+        return self.surface.divide(np.argwhere(near), to_the_end=True)
 
     def _doubt(self) -> Array:  # (*grid)
         """By how many tolerances cubic and linear interpolation disagree."""

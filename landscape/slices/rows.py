@@ -37,6 +37,7 @@ class Rows:
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         self._folder = folder
         self._about = json.loads(to_json(about))
+        self._key = json.dumps(self._about, sort_keys=True).encode()
         marker = folder / "about.json"
         if marker.exists():
             before = json.loads(marker.read_text(encoding="utf-8"))
@@ -50,7 +51,8 @@ class Rows:
 
     def evaluated(self, points: Array, evaluate: Callable[[Array], Array]) -> Array:
         """The values at a block of points, read from disk or evaluated and written."""
-        digest = hashlib.blake2b(points.tobytes(), digest_size=12).hexdigest()
+        # What it is of is part of the name, so that two slices at once cannot mix.
+        digest = hashlib.blake2b(self._key + points.tobytes(), digest_size=12).hexdigest()
         path = self._folder / f"{digest}.npy"
         if path.exists():
             found: Array = np.load(path)
