@@ -127,8 +127,9 @@ def main() -> None:  # noqa: PLR0915 - one picture after the other
     picture(
         "trajectory",
         "A training run",
-        "In the plane of its two principal directions through the end; colour tells how far off "
-        "the plane a checkpoint is. `landscape slice --directions pca:run/epoch*.pt`",
+        "In the plane of its two principal directions through the end, with their shares of the "
+        "squared distances; colour tells how far off the plane a checkpoint is. "
+        "`landscape slice --directions pca:run/epoch*.pt`",
         lambda: viz.plot_slice(path),
     )
     two = train_digits(2).state_dict()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Light to dark red: reads on any map, and by its lightness alone.
 _COLORS = "Reds"
 _APART = 15.0  # points between two labels
+_LETTER = 3.6  # points of width of a letter of a label
 _SIDE = 0.38  # sine of the angle from which a label stands beside its point
 _FLAT = 1e-6  # of the extent of the way: residuals below it are rounding
 
@@ -153,7 +154,8 @@ def _label(ax: Axes, dataset: Dataset, way: Values) -> None:
         # Outside of the bend, where the way does not pass.
         away = points[index] - middle
         away = away / (np.hypot(*away) or 1.0)
-        beyond = points[index] + _APART * away
+        width = _APART + _LETTER * len(names[index])
+        beyond = points[index] + np.array([width, _APART]) * away
         if not bool(((low <= beyond) & (beyond <= high)).all()):
             away = -away
         ax.annotate(

@@ -141,7 +141,7 @@ def principal_directions(
             f"{len(states)} checkpoints do not span {count} directions; give more of them, or "
             "ones that differ"
         )
-    directions, of = [], "variance" if centred else "squared distance"
+    directions = []
     for number in range(count):
         # The sign is free: the first checkpoint lies on the positive side.
         sign = -1.0 if steps[0] @ axes[number] < 0 else 1.0
@@ -150,7 +150,7 @@ def principal_directions(
             Direction(
                 kind="principal",
                 vector=(sign * axes[number]).to(device=probe.device, dtype=probe.dtype),
-                label=f"PC {number + 1} ({100 * share:.1f} % of the {of})",
+                label=f"PC {number + 1} ({100 * share:.1f} %)",
                 unit="‖δ‖₂",
                 info={"rank": number + 1, "share": share, "centred": centred},
             )
