@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from landscape.probing.batches import place
+from landscape.probing.batches import place, tensors
 from landscape.probing.objective import Terms
 from landscape.probing.snapshot import Snapshot
 from landscape.probing.space import ParamSpace
@@ -91,12 +91,13 @@ class Scratch:
                     self._move(row, directions, buffers)
                     self._snapshot.recalibrate({}, calibration)
                     for batch in batches:
-                        add(number, batch)
+                        add(number, _Own(batch, self._snapshot).untouched())
             else:
                 for batch in batches:
+                    own = _Own(batch, self._snapshot)
                     for number, row in enumerate(rows):
                         self._move(row, directions, buffers)
-                        add(number, batch)
+                        add(number, own.untouched())
         mean = torch.tensor([[m.mean for m in column] for column in found], dtype=torch.float64)
         stderr = torch.tensor([[m.stderr for m in column] for column in found], dtype=torch.float64)
         return PointStatistics(
@@ -120,8 +121,6 @@ class Scratch:
 
     def _one(self, batch: Any, metrics: Mapping[str, Metric]) -> list[_Moments]:
         snapshot, model = self._snapshot, self._snapshot.model
-        # A copy, so that an in-place first layer does not reach the next point.
-        batch = place(batch, snapshot.device, snapshot.dtype, copy=True)
         objective = snapshot.objective
         if not objective.has_outputs:
             return [_Moments.of_terms(objective.evaluate(model, batch))]
@@ -129,6 +128,27 @@ class Scratch:
         found = [_Moments.of_terms(objective.reduce(outputs, batch))]
         found += [_Moments.of(metric(outputs, batch)) for metric in metrics.values()]
         return found
+
+
+class _Own:
+    """A copy of a batch, made anew where a model with an in-place first layer has written in it."""
+
+    def __init__(self, batch: Any, snapshot: Snapshot) -> None:
+        self._source, self._snapshot = batch, snapshot
+        self._copy: Any = None
+        self._versions: list[int] | None = None
+
+    def untouched(self) -> Any:
+        if self._versions is None or self._versions != _versions(self._copy):
+            device, dtype = self._snapshot.device, self._snapshot.dtype
+            self._copy = place(self._source, device, dtype, copy=True)
+            self._versions = _versions(self._copy)
+        return self._copy
+
+
+def _versions(batch: Any) -> list[int]:
+    """How often each tensor was written to."""
+    return [tensor._version for tensor in tensors(batch)]
 
 
 @dataclass
