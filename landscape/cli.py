@@ -290,7 +290,7 @@ def _show_orbits(console: Console, check: dict[str, Any]) -> None:
             escape(orbit["measure"]),
             "-" if value is None else f"{value:.4g}",
             " to ".join(dict.fromkeys(ends)),
-            *(format_factor(orbit["factors"].get(kind)) if ends else "-" for kind in kinds),
+            *(format_factor(orbit["factors"][kind]) if ends else "-" for kind in kinds),
             f"[bold]{orbit['verdict']}[/]" if "depends" in orbit["verdict"] else orbit["verdict"],
         )
     console.print(grid)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,8 +27,6 @@ from landscape.results.result import finite
 
 if TYPE_CHECKING:
     import pandas as pd
-
-logger = logging.getLogger(__name__)
 
 # From this factor on a measure says more of the parametrisation than of the function.
 _ORDER_OF_MAGNITUDE = 10.0
@@ -292,8 +289,6 @@ def symmetry_check(
     changes: dict[str, float] = {}
     warnings: list[str] = []
     for kind, places, copies in planned:
-        found[kind] = places
-        changes[kind] = 0.0
         for copy in copies:
             try:
                 other = copy()
@@ -304,7 +299,8 @@ def symmetry_check(
             warnings += [told] if told else []
             if refused:
                 continue
-            changes[kind] = max(changes[kind], other.change)
+            found[kind] = places  # a kind none of whose elements holds is not there
+            changes[kind] = max(changes.get(kind, 0.0), other.change)
             for own, point in zip(points, measured(other.probe), strict=True):
                 own.setdefault(kind, []).append(point)
             other.probe.release()

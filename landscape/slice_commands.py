@@ -178,9 +178,10 @@ def _span(seen: object, directions: str, dimensions: int) -> object:
 
 def _drawable(probe: Probe, test: object) -> list[str]:
     """Variables that a slice of the probe will hold, errors aside."""
+    from landscape.slices.evaluation import known_metrics
+
     splits = ["train"] if test is None else ["train", "test"]
-    known = ["loss"] + ["accuracy"] * (probe.objective.has_accuracy and probe.objective.has_outputs)
-    return [f"{split}_{name}" for split in splits for name in known]
+    return [f"{split}_{name}" for split in splits for name in ("loss", *known_metrics(probe))]
 
 
 def _seconds_a_point(probe: object, axes: object, test: object) -> float:

@@ -54,7 +54,7 @@ class Evaluations(ABC):
 
     def scratch(self) -> Scratch:
         """A copy whose weights are written in place, to evaluate many points."""
-        return Scratch(self._snapshot, self.space, self._weights)
+        return Scratch(self._snapshot, self.space, self._weights, self._meter)
 
     @property
     def batches(self) -> Iterable[Any]:
@@ -189,7 +189,7 @@ class Evaluations(ABC):
 
         Args:
             model: Takes the same batches; they are cast to its floating type.
-            first: Only the first batch.
+            first: Only the first batch; counted as a whole pass all the same.
 
         Returns:
             All outputs in a row, or the losses where the objective gives no outputs, on the CPU.

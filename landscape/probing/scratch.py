@@ -14,6 +14,7 @@ from landscape.probing.batches import place, tensors
 from landscape.probing.objective import Terms
 from landscape.probing.snapshot import Snapshot
 from landscape.probing.space import ParamSpace
+from landscape.results import Meter
 
 Metric = Callable[[Tensor, Any], Tensor]
 
@@ -38,9 +39,13 @@ class Scratch:
         snapshot: Model and objective; copied.
         space: The parameters that move.
         weights: The checkpoint, (P,).
+        meter: Counts passes, each point on each data as one.
     """
 
-    def __init__(self, snapshot: Snapshot, space: ParamSpace, weights: Tensor) -> None:
+    def __init__(
+        self, snapshot: Snapshot, space: ParamSpace, weights: Tensor, meter: Meter
+    ) -> None:
+        self._meter = meter
         self._snapshot = Snapshot(
             snapshot.model_copy(),
             snapshot.objective,
@@ -98,6 +103,7 @@ class Scratch:
                     for number, row in enumerate(rows):
                         self._move(row, directions, buffers)
                         add(number, own.untouched())
+        self._meter.count(forwards=len(rows) * (1 + self._snapshot.recalibrates))
         mean = torch.tensor([[m.mean for m in column] for column in found], dtype=torch.float64)
         stderr = torch.tensor([[m.stderr for m in column] for column in found], dtype=torch.float64)
         return PointStatistics(

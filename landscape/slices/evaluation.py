@@ -155,8 +155,7 @@ def evaluate_slice(  # noqa: PLR0913 - settings, each with a default
     axes = axes_of(len(chosen), span, points)
     check_tolerance(tolerance, scale)
     if metrics is None:
-        known = probe.objective.has_accuracy and probe.objective.has_outputs
-        metrics = {"accuracy": probe.objective.correct} if known else {}
+        metrics = known_metrics(probe)
     elif metrics and not probe.objective.has_outputs:
         raise ValueError("metrics need the network's outputs, and the objective gives losses only")
     for name in metrics:
@@ -230,6 +229,12 @@ def _evaluated(
         np.ones(shape, dtype=bool),
         np.zeros(values.shape[1]),
     )
+
+
+def known_metrics(probe: Probe) -> dict[str, Metric]:
+    """The accuracy, where the objective knows one."""
+    known = probe.objective.has_accuracy and probe.objective.has_outputs
+    return {"accuracy": probe.objective.correct} if known else {}
 
 
 def kept(data: Iterable[Any], probe: Probe) -> Batches:
