@@ -9,6 +9,9 @@ Every pair (u_i, v_i) is 1 x 1, so a horizontal vector is b_i (u_i, v_i). The lo
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -229,3 +232,20 @@ def test_a_path_that_bends_too_much_is_told(smallest, status):
         "geodesic-sharpness", metric="mix", rho=0.3, second_order=False, **SEARCH
     ).compute(probe)
     assert straight.diagnostics["bending"] == 0
+
+
+def test_the_page_holds_the_numbers_of_the_record():
+    docs = Path(__file__).parents[1] / "docs"
+    record = json.loads((docs / "benchmarks" / "diagonal_networks.json").read_text())
+    lines = (docs / "diagonal_networks.md").read_text(encoding="utf-8").splitlines()
+    checked = 0
+    for name in record["settings"]["sgd"]["rows"]:
+        title = name.replace("rho", "ρ").replace("|beta|", r"\|β\|")
+        (line,) = (line for line in lines if line.startswith(f"| {title} |"))
+        cells = line.replace(r"\|", "").strip("| ").split(" | ")[-len(record["settings"]) :]
+        for cell, setting in zip(cells, record["settings"].values(), strict=True):
+            row = setting["rows"][name]
+            ends = ", ".join(f"{end:+.2f}" for end in row["interval"])
+            assert cell.strip() == f"{row['tau']:+.2f} ({ends})".replace("-", "−")
+            checked += 1
+    assert checked == 60
