@@ -28,7 +28,7 @@ demo: $(VENV)/.installed-core ## audit the embedded checkpoint and write a repor
 	@echo "The report: $(CURDIR)/$(REPORT)/report.html"
 
 test: $(VENV)/.installed-test ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 check: $(VENV)/.installed-check ## lint, check format, types and import direction
 	$(BIN)/ruff check .

@@ -1,12 +1,21 @@
 """Loss-landscape and sharpness analysis: every number with its error and its cost."""
 
-from landscape import measures, slices, viz
+from landscape import callbacks, measures, slices, viz
 from landscape.auditing import audit
 from landscape.measures import Measure
 from landscape.orbits import SymmetryCheck, symmetry_check
-from landscape.probing import Block, CallableObjective, Factor, Objective, ParamSpace, Probe
+from landscape.probing import (
+    Block,
+    CallableObjective,
+    Factor,
+    Objective,
+    ParamSpace,
+    Probe,
+    WeightDecay,
+)
 from landscape.results import Cost, Estimate, Result, Status, Store, Table
 from landscape.slices import evaluate_slice
+from landscape.tasks import Opened, Settings, Task, open_task
 from landscape.version import __version__
 
 __all__ = [
@@ -17,17 +26,23 @@ __all__ = [
     "Factor",
     "Measure",
     "Objective",
+    "Opened",
     "ParamSpace",
     "Probe",
     "Result",
+    "Settings",
     "Status",
     "Store",
     "SymmetryCheck",
     "Table",
+    "Task",
+    "WeightDecay",
     "__version__",
     "audit",
+    "callbacks",
     "evaluate_slice",
     "measures",
+    "open_task",
     "slices",
     "symmetry_check",
     "viz",

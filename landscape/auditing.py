@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 
+import torch
 from tqdm import tqdm
 
+from landscape.evidence import planned
 from landscape.measures import Measure, evidence_key, resolve
 from landscape.probing import Probe
 from landscape.results import Cost, Estimate, Result, Status, Store, Table
+
+_WORTH_A_SECOND_LOOK = 5  # seconds
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +52,7 @@ def audit(
         >>> table["hessian-trace"].value > 0
         True
     """
-    wanted = resolve(measures)
+    wanted = resolve(measures, probe.size)
     return table_of(
         probe, list(each_result(probe, wanted, seed, store=store, progress=progress)), seed
     )
@@ -74,9 +78,9 @@ def each_result(
     Yields:
         A result per measure, in order.
     """
-    planned = _planned_passes(probe, measures, seed)
+    total = _planned(probe, measures, seed).passes
     bar = tqdm(
-        total=planned, unit="pass", desc="audit", disable=None if progress else True, leave=False
+        total=total, unit="pass", desc="audit", disable=None if progress else True, leave=False
     )
 
     def advance(passes: float) -> None:
@@ -109,15 +113,80 @@ def _one(probe: Probe, measure: Measure, seed: int, store: Store | None) -> Resu
     return result
 
 
-def _planned_passes(probe: Probe, measures: Sequence[Measure], seed: int) -> float:
-    planned: dict[str, float] = {}
+def _planned(probe: Probe, measures: Sequence[Measure], seed: int) -> Cost:
+    """What measures will cost, evidence that several need counted once."""
+    found: dict[str, Cost] = {}
     for measure in measures:
         try:
             for part, request in measure.requests(probe, seed):
-                planned[evidence_key(part, request)] = getattr(request, "passes", 0)
+                found[evidence_key(part, request)] = planned(request, part)
         except Exception:  # noqa: BLE001 - said by the measure itself when its turn comes
             continue
-    return sum(planned.values())
+    return sum(found.values(), Cost())
+
+
+def pace(probe: Probe, seed: int = 0) -> Cost:
+    """Seconds of one forward pass, one gradient and one Hessian product, in these fields.
+
+    Args:
+        probe: Model, objective and data.
+        seed: Of the vector of the product.
+
+    Returns:
+        Seconds of each, and the peak of memory so far.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    vector = torch.randn(probe.size, generator=generator).to(probe.device, probe.dtype)
+    vector /= vector.norm()
+    still = torch.zeros_like(vector)
+    calls = (lambda: probe.loss(still), lambda: probe.gradient(still), lambda: probe.hvp(vector))
+    seconds, peak = [], None
+    for call in calls:
+        with probe.meter() as first:
+            call()
+        cost = first
+        if first.seconds < _WORTH_A_SECOND_LOOK:  # the first call also warms up
+            with probe.meter() as cost:
+                call()
+        seconds.append(cost.seconds)
+        peak = cost.peak_memory
+    return Cost(forwards=seconds[0], gradients=seconds[1], products=seconds[2], peak_memory=peak)
+
+
+def expected_cost(
+    probe: Probe,
+    measures: Sequence[Measure],
+    seed: int,
+    paces: Cost,
+    *,
+    store: Store | None = None,
+) -> Cost:
+    """What an audit will cost about: passes, seconds and memory.
+
+    Passes of measures that do not know theirs beforehand are left out, so that it is a lower
+    bound for presets that hold such; the whole figure is good to a factor of two.
+
+    Args:
+        probe: Model, objective and data.
+        measures: Configured measures.
+        seed: Of all measures.
+        paces: Of ``pace``.
+        store: Measures that it holds already cost nothing.
+
+    Returns:
+        The cost.
+    """
+    if store is not None:
+        keys = [(m, Store.key(probe.identity(), m.label, m.config, seed)) for m in measures]
+        measures = [measure for measure, key in keys if store.load(measure.name, key) is None]
+    found = _planned(probe, measures, seed)
+    found.seconds = (
+        found.forwards * paces.forwards
+        + found.gradients * paces.gradients
+        + found.products * paces.products
+    )
+    found.peak_memory = (paces.peak_memory or 0) + (found.peak_memory or 0)
+    return found
 
 
 def table_of(probe: Probe, results: Sequence[Result], seed: int = 0) -> Table:

@@ -31,7 +31,7 @@ def cross_check(
 
     Args:
         model: In evaluation mode; PyHessian works on it directly, so give a copy of its own.
-        objective: "cross_entropy", "mse" or "bce".
+        objective: Its name; PyHessian knows "cross_entropy", "mse" and "bce".
         batches: Pairs (inputs, targets).
         table: Our results; quantities it lacks are left out.
 
@@ -44,6 +44,8 @@ def cross_check(
         return [_row("all", table, "PyHessian is not installed: pip install pyhessian")]
     if objective not in _CRITERIA:
         return [_row("all", table, f"PyHessian has no loss for objective {objective!r}")]
+    if not all(isinstance(batch, list | tuple) and len(batch) == 2 for batch in batches):
+        return [_row("all", table, "PyHessian takes batches (inputs, targets) only")]
     from pyhessian import hessian
 
     with warnings.catch_warnings(), torch.random.fork_rng():

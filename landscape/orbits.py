@@ -276,7 +276,7 @@ def symmetry_check(
         'unchanged'
     """
     _check(elements, spread, kinds)
-    wanted = resolve(measures)
+    wanted = resolve(measures, probe.size)
 
     def measured(other: Probe) -> list[Point]:
         results = each_result(other, wanted, seed, store=store, progress=progress)

@@ -23,11 +23,11 @@ ROOMS = (
 )
 ALLOWED = {room: set(ROOMS[:index]) for index, room in enumerate(ROOMS)} | {
     "version": set(),
-    "exits": set(),
     "measures": {"results", "linalg", "probing", "geometry", "evidence"},
     "viz": {"results", "slices"},
     "auditing": {*ROOMS, "measures", "viz"},
     "orbits": {*ROOMS, "measures", "viz", "auditing"},
+    "callbacks": {*ROOMS, "measures", "auditing"},
     "crosscheck": {"results", "linalg"},
     "populations": {*ROOMS, "measures", "viz", "auditing"},
 }
@@ -35,7 +35,7 @@ TOP = {
     "",
     "__main__",
     "cli",
-    "slice_commands",
+    "commands",
 }  # landscape/__init__.py and the command line import everything
 
 # What would let a room touch a model behind the probe's back.

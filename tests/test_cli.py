@@ -152,7 +152,7 @@ def test_an_out_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     done = run("audit", *FAST, "--out", tmp_path / "file")
     assert done.exit_code == 2
-    assert "cannot be made" in done.stderr
+    assert "cannot be written" in done.stderr
 
 
 def test_a_failing_measure_is_a_row_and_exit_code_1(tmp_path, monkeypatch):

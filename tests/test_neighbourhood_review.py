@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from landscape import Probe, Status, measures
-from landscape.tasks import Digits, load_momentum
+from landscape.tasks import Settings, digits_task, open_task, read_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,7 @@ def confident():
 
 @pytest.fixture(scope="module")
 def digits():
-    task = Digits()
-    return Probe(task.load(task.default_checkpoint()), "cross_entropy", task.train_batches())
+    return open_task(digits_task()).probe
 
 
 def test_the_fisher_information_of_a_confident_model_is_seen(confident):
@@ -125,8 +124,7 @@ def test_logits_that_cannot_be_normalised_are_declined():
 
 
 def test_a_single_part_of_more_data_leaves_its_spread_open(digits):
-    probe = Probe(Digits().load(Digits().default_checkpoint()), "cross_entropy",
-                  Digits().train_batches(samples=200))  # fmt: skip
+    probe = open_task(digits_task(), settings=Settings(samples=200)).probe
     partly = measures.get("sam-gap").compute(probe)
     assert partly.diagnostics["terms_used"] == 128
     assert partly.status is Status.UNCERTAIN
@@ -151,7 +149,7 @@ def test_parameter_groups_are_told_apart_by_name_or_not_at_all(tmp_path):
         optimizer.step()
         path = tmp_path / "last.pt"
         torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, path)
-        momentum = load_momentum(path, model)
+        momentum = read_checkpoint(path).momentum(model)
         if not named:
             assert momentum is None
         else:

@@ -289,10 +289,39 @@ class Checkpointed(nn.Module):
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-def test_activation_checkpointing_is_refused_in_words(reentrant):
-    # Both kinds would be silently wrong, or fail far from the cause.
+def test_activation_checkpointing_is_switched_off(reentrant):
+    model = Checkpointed(reentrant=reentrant)
+    plain = nn.Sequential(model.first, nn.Tanh(), model.second)
+    probe, truth = (Probe(net, "cross_entropy", pairs()) for net in (model, plain))
+    v = torch.ones(probe.size)
+    assert torch.allclose(probe.hvp(v), truth.hvp(v), rtol=1e-6)
+    assert torch.allclose(probe.gradient(0.1 * v), truth.gradient(0.1 * v), rtol=1e-6)
+    assert probe.provenance()["handled"] == ["activation checkpointing switched off"]
+    assert truth.provenance()["handled"] == []
+
+
+def test_a_checkpoint_of_torch_is_a_checkpoint_again_outside_of_evaluations():
+    before = torch.utils.checkpoint.CheckpointFunction
+    Probe(Checkpointed(reentrant=True), "cross_entropy", pairs())
+    assert torch.utils.checkpoint.CheckpointFunction is before
+
+
+def saved_tensor_hooks(x):
+    with torch.autograd.graph.save_on_cpu():
+        return torch.tanh(x)
+
+
+def test_hooks_on_saved_tensors_are_refused_in_words():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = linear()
+
+        def forward(self, x):
+            return saved_tensor_hooks(self.linear(x))
+
     with pytest.raises(TypeError, match=r"activation checkpointing.*switch it off"):
-        Probe(Checkpointed(reentrant=reentrant), "cross_entropy", pairs())
+        Probe(Net(), "cross_entropy", pairs())
 
 
 def test_a_single_differentiation_is_explained():

@@ -321,7 +321,7 @@ def test_the_seed_fixes_every_number(symmetric):
     assert one.trace().value != other.trace().value
 
 
-@pytest.mark.parametrize("vectors", [40, 60, 100])
+@pytest.mark.parametrize("vectors", [8, 40, 60, 100])  # 8: no basis is kept
 def test_bounded_memory_gives_consistent_results(symmetric, vectors):
     values = np.concatenate([[20.0, 15, 10, -8], np.random.default_rng(2).normal(size=296) / 3])
     matrix = symmetric(values)
@@ -330,7 +330,7 @@ def test_bounded_memory_gives_consistent_results(symmetric, vectors):
     hits = []
     for seed in range(12):
         found = spectrum_of(matrix, replace(bounded, seed=seed), LAYERS)
-        assert len(found.values) <= vectors
+        assert len(found.vectors) <= vectors
         assert found.values[-1] == pytest.approx(20, rel=1e-8)
         assert found.values[0] == pytest.approx(-8, rel=1e-6)
         estimates = [
@@ -347,13 +347,14 @@ def test_bounded_memory_gives_consistent_results(symmetric, vectors):
         assert sum(mean.value for mean in layers) == pytest.approx(found.trace().value, abs=1e-9)
     assert np.mean(hits) >= COVERED
     whole = spectrum_of(matrix, request, LAYERS)
-    assert found.trace().stderr < 5 * whole.trace().stderr
+    # Without a basis the outliers are not taken out of the probes.
+    assert found.trace().stderr < (5 if vectors > 8 else 50) * whole.trace().stderr
 
 
 def test_too_little_memory_is_refused(symmetric):
     matrix = symmetric(FAMILIES["hessian"])
     with pytest.raises(ValueError, match="memory of at least"):
-        spectrum_of(matrix, replace(SMALL, memory=20 * 300 * 8))
+        spectrum_of(matrix, replace(SMALL, memory=7 * 300 * 8))
 
 
 @pytest.mark.parametrize(

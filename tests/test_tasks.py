@@ -14,11 +14,12 @@ from landscape import Probe, measures
 from landscape.results import content_hash
 from landscape.tasks import (
     CheckpointError,
-    Digits,
+    Settings,
     digits_checkpoint,
     digits_data,
-    get_task,
-    load_momentum,
+    digits_task,
+    open_task,
+    read_checkpoint,
     train_digits,
 )
 
@@ -57,16 +58,18 @@ def test_the_checkpoint_is_a_real_file_made_once(tmp_path, monkeypatch):
     facts = json.loads(path.with_suffix(".json").read_text())
     assert facts["train_loss"] < 0.01
     assert facts["test_accuracy"] > 0.9
-    assert facts["train_loss"] == pytest.approx(Digits().metrics(Digits().load(path))["train_loss"])
+    assert facts["train_loss"] == pytest.approx(
+        open_task(digits_task(), path).metrics()["train_loss"]
+    )
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [path.stem + ".json", path.name]
 
 
 def test_samples_and_tasks_are_checked():
-    assert sum(len(labels) for _, labels in Digits().train_batches(samples=777)) == 777
+    assert open_task(digits_task(), settings=Settings(samples=777)).probe.terms == 777
     with pytest.raises(ValueError, match="between 1 and 1000"):
-        Digits().train_batches(samples=0)
-    with pytest.raises(ValueError, match="embedded tasks are digits"):
-        get_task("imagenet")
+        open_task(digits_task(), settings=Settings(samples=0))
+    with pytest.raises(TypeError, match=r"must be a landscape\.Task, got str"):
+        open_task("digits")
 
 
 def training_checkpoint(path, optimizer_of):
@@ -90,30 +93,31 @@ def training_checkpoint(path, optimizer_of):
 def test_the_momentum_of_a_training_checkpoint_is_read(tmp_path, optimizer_of, key):
     path = tmp_path / "last.pt"
     model, optimizer = training_checkpoint(path, optimizer_of)
-    loaded = Digits().load(path)
+    opened = open_task(digits_task(), path, Settings(samples=64))
+    loaded, probe = opened.model, opened.probe
     assert content_hash(loaded.named_parameters()) == content_hash(model.named_parameters())
-    momentum = load_momentum(path, loaded)
+    momentum = read_checkpoint(path).momentum(loaded)
     assert momentum is not None
+    assert opened.learning_rate == optimizer.param_groups[0]["lr"]
     for name, parameter in model.named_parameters():
         assert torch.equal(momentum[name], optimizer.state[parameter][key])
-    probe = Probe(loaded, "cross_entropy", Digits().train_batches(samples=64), momentum=momentum)
     result = measures.get("momentum-gap", m=None).compute(probe)
     v = probe.space.flatten(momentum)
     expected = probe.loss(-0.05 * v / v.norm()) - probe.loss()
     assert result.value == pytest.approx(expected, rel=1e-4)
-    plain = Probe(loaded, "cross_entropy", Digits().train_batches(samples=64))
+    plain = Probe(loaded, "cross_entropy", probe.batches)
     assert plain.identity() != probe.identity()
 
 
 def test_an_optimiser_without_momentum_or_of_another_model_gives_none(tmp_path, caplog):
     path = tmp_path / "last.pt"
     model, _ = training_checkpoint(path, partial(torch.optim.SGD, lr=0.1))
-    assert load_momentum(path, model) is None
+    assert read_checkpoint(path).momentum(model) is None
     _, _ = training_checkpoint(path, partial(torch.optim.AdamW, lr=1e-3))
     model.conv1.weight.requires_grad_(False)
-    assert load_momentum(path, model) is None
+    assert read_checkpoint(path).momentum(model) is None
     assert "does not fit the model" in caplog.text
     torch.save(model.state_dict(), path)
-    assert load_momentum(path, model) is None
+    assert read_checkpoint(path).momentum(model) is None
     with pytest.raises(CheckpointError, match="no checkpoint"):
-        load_momentum(tmp_path / "none.pt", model)
+        read_checkpoint(tmp_path / "none.pt")

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 import landscape
 from landscape.evidence import SpectrumRequest
 from landscape.results import environment, to_json, write_atomically
-from landscape.tasks import Digits, digits_checkpoint
-from landscape.tasks.digits import cache_folder
+from landscape.tasks import digits_task
+from landscape.tasks.digits import cache_folder, digits_train
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = ROOT / "docs" / "benchmarks"
@@ -30,12 +30,12 @@ console = Console(width=None if sys.stdout.isatty() else 110)
 
 def digits_model() -> nn.Module:
     """The embedded digits checkpoint, trained on the first call and cached after that."""
-    return Digits().load(digits_checkpoint())
+    return landscape.open_task(digits_task()).model
 
 
 def digits_batches() -> list[tuple[Tensor, Tensor]]:
     """All 1,000 training images in two batches."""
-    return list(Digits().train_batches())
+    return digits_train()
 
 
 def digits_probe(dtype: torch.dtype = torch.float32) -> landscape.Probe:

@@ -25,7 +25,7 @@ import landscape
 from landscape.measures import get
 from landscape.measures.noise import NoiseMeasure
 from landscape.results import Result, Status
-from landscape.tasks import Digits
+from landscape.tasks import digits_data
 
 #: Name, settings, and whether the coverage is asked for.
 MEASURES: tuple[tuple[str, dict[str, Any], bool], ...] = (
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RECORDS / "neighbourhood_coverage.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)  # one is as quick here: the net is small
-    batches = Digits().train_batches(samples=options.examples)
+    batches = [tuple(part[: options.examples] for part in digits_data()[0])]
     # Points one by one: as quick as batched here, and the same in every repetition.
     probe = landscape.Probe(digits_model(), "cross_entropy", batches, products="loop")
     start = time.perf_counter()

@@ -7,6 +7,7 @@ from landscape.evidence.lanczos_runs import compute_spectrum
 from landscape.evidence.langevin import LangevinDraws, LangevinRequest
 from landscape.evidence.noise import NoiseLosses, NoiseRequest
 from landscape.evidence.parts import BaseParts, PartsRequest
+from landscape.evidence.planning import planned
 from landscape.evidence.spectrum import Spectrum, SpectrumRequest
 from landscape.evidence.stepping import (
     AgainstFullGradient,
@@ -43,4 +44,5 @@ __all__ = [
     "Steps",
     "TraceRequest",
     "compute_spectrum",
+    "planned",
 ]

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from landscape.evidence.climbing import Climb, climb
 from landscape.evidence.parts import BaseParts, PartsRequest
+from landscape.evidence.planning import share, vector_bytes
 from landscape.evidence.reference_climbing import reference_climb
 from landscape.geometry import Ball, Euclidean, Geometry, Norm, checked_norm
 from landscape.probing import Probe
+from landscape.results import Cost
 
 Array = NDArray[np.float64]
 Direction = Literal["up", "down"]
@@ -75,6 +77,12 @@ class AscentRequest:
     def passes(self) -> int:
         """Passes over the parts it will cost."""
         return (self.steps + 1) * self.restarts * len(self.radii)
+
+    def planned(self, probe: Probe) -> Cost:
+        """What it will cost at most."""
+        part = share(probe, self.parts.points)
+        held = vector_bytes(probe, _VECTORS * self.restarts, self.memory)
+        return Cost(gradients=self.passes * part, peak_memory=held)
 
     def compute(self, probe: Probe) -> Ascent:
         """Climbs from the checkpoint, as many parts at a time as memory allows."""

@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from landscape.evidence.planning import share
 from landscape.probing import Probe
+from landscape.results import Cost
 
 Array = NDArray[np.float64]
 Targets = Literal["data", "model"]
@@ -40,6 +42,10 @@ class ExampleGradientsRequest:
             raise ValueError(f"targets must be one of {get_args(Targets)}, got {self.targets!r}")
         if self.points is not None and self.points < 2:
             raise ValueError(f"points must be at least 2 or None, got {self.points}")
+
+    def planned(self, probe: Probe) -> Cost:
+        """What it will cost about, a gradient of each example being dearer than their mean's."""
+        return Cost(gradients=3 * share(probe, self.points))
 
     def compute(self, probe: Probe) -> ExampleGradients | None:
         """One gradient pass over the points, two where not all gradients fit in memory at once.

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from landscape.evidence.slim_runs import VECTORS, slim_spectrum
 from landscape.evidence.spectrum import Spectrum, SpectrumRequest
 from landscape.linalg import (
     Krylov,
@@ -46,8 +47,10 @@ def compute_spectrum(
     Returns:
         The spectrum.
     """
-    generator = torch.Generator().manual_seed(request.seed)
     plan = _Plan.of(request, operator)
+    if plan is None:
+        return slim_spectrum(operator, request, layers=layers)
+    generator = torch.Generator().manual_seed(request.seed)
     start = rademacher(1, operator, generator)[0]
     basis = krylov(operator, start, request.steps, generator=generator, max_basis=plan.max_basis)
     scale = float(np.abs(basis.values).max())
@@ -99,19 +102,22 @@ class _Plan:
     reorthogonalise: bool
 
     @classmethod
-    def of(cls, request: SpectrumRequest, operator: SymmetricOperator) -> _Plan:
+    def of(cls, request: SpectrumRequest, operator: SymmetricOperator) -> _Plan | None:
+        """The plan; None where only a few vectors have room."""
         room = request.memory // (operator.size * torch.finfo(operator.dtype).bits // 8)
         # A probe in work takes 8 vectors, and its steps where they are kept; known eigenvectors
         # take as many as the basis again.
         if 2 * request.steps + request.probes * (8 + request.probe_steps) <= room:
             return cls(None, [request.probes], reorthogonalise=True)
         max_basis = min(room // 4, request.steps)
-        if max_basis < _LEAST_BASIS:
-            needed = 4 * _LEAST_BASIS * operator.size * torch.finfo(operator.dtype).bits // 8
+        if room < VECTORS:
+            needed = VECTORS * operator.size * torch.finfo(operator.dtype).bits // 8
             raise ValueError(
                 f"a spectrum of {operator.size} parameters needs memory of at least "
                 f"{needed / 2**30:.2f} GiB, got {request.memory / 2**30:.2f} GiB"
             )
+        if max_basis < _LEAST_BASIS:
+            return None
         size = max(1, min((room - 2 * max_basis) // 8, request.probes))
         groups = [size] * (request.probes // size)
         if rest := request.probes % size:

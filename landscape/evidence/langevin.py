@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from landscape.evidence.planning import share
 from landscape.probing import Parts, Probe
+from landscape.results import Cost
 
 Array = NDArray[np.float64]
 Temperature = Literal["dataset", "batch"]
@@ -84,6 +86,12 @@ class LangevinRequest:
             raise ValueError(
                 f"batch and points must be positive or None, got {self.batch} and {self.points}"
             )
+
+    def planned(self, probe: Probe) -> Cost:
+        """What it will cost about: a gradient a step, two where the first half of them tunes."""
+        steps = self.draws + self.burn_in * (1.5 if self.step is None else 1)
+        part = share(probe, None if self.adjusted else self.batch)
+        return Cost(gradients=self.chains * steps * part)
 
     def compute(self, probe: Probe) -> LangevinDraws:
         """Two gradients of a part for each step that tunes, one for the others."""

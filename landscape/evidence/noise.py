@@ -9,8 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from landscape.evidence.ascent import checked_radii
+from landscape.evidence.planning import share, vector_bytes
 from landscape.geometry import Euclidean, Geometry, Norm, checked_norm
 from landscape.probing import Probe
+from landscape.results import Cost
 
 Array = NDArray[np.float64]
 
@@ -51,6 +53,11 @@ class NoiseRequest:
     def passes(self) -> int:
         """Forward passes it will cost."""
         return 2 * self.pairs
+
+    def planned(self, probe: Probe) -> Cost:
+        """What it will cost."""
+        held = vector_bytes(probe, 8 * self.pairs, max(self.memory, 8 * 8 * probe.size))
+        return Cost(forwards=self.passes * share(probe, self.points), peak_memory=held)
 
     def compute(self, probe: Probe) -> NoiseLosses:
         """Two forward passes over the data for each pair."""

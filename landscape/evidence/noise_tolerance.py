@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from landscape.probing import Probe
+from landscape.results import Cost
 
 Criterion = Literal["accuracy", "loss"]
 _LEAST = 1e-9
@@ -61,6 +62,10 @@ class NoiseToleranceRequest:
     def passes(self) -> int:
         """About the forward passes it will cost."""
         return 12 * self.draws
+
+    def planned(self, probe: Probe) -> Cost:  # noqa: ARG002 - as all requests
+        """What it will cost about."""
+        return Cost(forwards=self.passes)
 
     def compute(self, probe: Probe) -> NoiseTolerance:
         """Halves sigma from the largest until the drop is less, then bisects."""

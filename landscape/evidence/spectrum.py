@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from landscape.evidence.planning import vector_bytes
 from landscape.linalg import (
     Chain,
     SampleMean,
@@ -18,6 +19,7 @@ from landscape.linalg import (
 )
 from landscape.linalg.quadrature import Function
 from landscape.probing import Operator, Probe
+from landscape.results import Cost
 
 Array = NDArray[np.float64]
 
@@ -61,6 +63,11 @@ class SpectrumRequest:
     def passes(self) -> int:
         """Products it will cost at most."""
         return self.steps + self.probes * self.probe_steps
+
+    def planned(self, probe: Probe) -> Cost:
+        """What it will cost at most."""
+        vectors = 2 * self.steps + self.probes * (8 + self.probe_steps)
+        return Cost(products=self.passes, peak_memory=vector_bytes(probe, vectors, self.memory))
 
     def compute(self, probe: Probe) -> Spectrum:
         """Runs Lanczos on the probe's curvature."""

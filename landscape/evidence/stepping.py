@@ -14,8 +14,10 @@ from torch import Tensor
 from landscape.evidence.ascent import checked_radii
 from landscape.evidence.example_gradients import ExampleGradientsRequest
 from landscape.evidence.parts import PartsRequest
+from landscape.evidence.planning import share
 from landscape.geometry import Euclidean, Geometry, Norm, checked_norm
 from landscape.probing import Probe
+from landscape.results import Cost
 
 Array = NDArray[np.float64]
 _VECTORS = 4
@@ -132,6 +134,11 @@ class StepRequest:
     def __post_init__(self) -> None:
         checked_norm(self.norm)
         checked_radii(self.radii)
+
+    def planned(self, probe: Probe) -> Cost:
+        """What it will cost, the parts included."""
+        part = share(probe, self.parts.points)
+        return Cost(gradients=2 * part, forwards=(1 + len(self.radii)) * part)
 
     def compute(self, probe: Probe) -> Steps:
         """One forward pass over the parts for each radius."""

@@ -9,6 +9,7 @@ import torch
 
 from landscape.linalg import SampleMean, hutch_plus_plus, hutchinson, xtrace
 from landscape.probing import Operator, Probe
+from landscape.results import Cost
 
 TraceMethod = Literal["xtrace", "hutch++", "hutchinson"]
 _ESTIMATORS = {"xtrace": xtrace, "hutch++": hutch_plus_plus, "hutchinson": hutchinson}
@@ -40,6 +41,11 @@ class TraceRequest:
     def passes(self) -> int:
         """Products it will cost at most."""
         return self.matvecs
+
+    def planned(self, probe: Probe) -> Cost:
+        """What it will cost."""
+        vectors = 3 * self.matvecs * probe.size
+        return Cost(products=self.passes, peak_memory=vectors * probe.dtype.itemsize)
 
     def compute(self, probe: Probe) -> SampleMean:
         """Runs the estimator."""

@@ -1,18 +1,10 @@
 """The probe and what it is made of: objective, batches, parameter space, products."""
 
 from landscape.probing.blocks import Block, Factor
+from landscape.probing.callable_objective import CallableObjective
+from landscape.probing.named_objectives import OBJECTIVES, as_objective
 from landscape.probing.normalised_logits import NormalisedLogits
-from landscape.probing.objective import (
-    BinaryCrossEntropy,
-    CallableObjective,
-    CrossEntropy,
-    MeanSquaredError,
-    NotApplicableError,
-    Objective,
-    Supervised,
-    Terms,
-    as_objective,
-)
+from landscape.probing.objective import NotApplicableError, Objective, Terms
 from landscape.probing.operator import CurvatureOperator
 from landscape.probing.parts import NoTermsError, Parts, Products
 from landscape.probing.probe import Probe
@@ -21,16 +13,27 @@ from landscape.probing.requests import Evidence
 from landscape.probing.scratch import Metric, PointStatistics, Scratch
 from landscape.probing.snapshot import BatchNormMode
 from landscape.probing.space import ParamSpace
+from landscape.probing.supervised import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    MeanSquaredError,
+    Supervised,
+)
+from landscape.probing.token_objectives import CausalLM, MaskedLM, Seq2Seq
+from landscape.probing.weight_decay import WeightDecay
 
 __all__ = [
+    "OBJECTIVES",
     "BatchNormMode",
     "BinaryCrossEntropy",
     "Block",
     "CallableObjective",
+    "CausalLM",
     "CrossEntropy",
     "CurvatureOperator",
     "Evidence",
     "Factor",
+    "MaskedLM",
     "MeanSquaredError",
     "Metric",
     "NoTermsError",
@@ -44,7 +47,9 @@ __all__ = [
     "Probe",
     "Products",
     "Scratch",
+    "Seq2Seq",
     "Supervised",
     "Terms",
+    "WeightDecay",
     "as_objective",
 ]

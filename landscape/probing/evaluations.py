@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from landscape.probing.batches import Batches, owned, place
 from landscape.probing.checking import BasePass
+from landscape.probing.graphs import HessianGraph, measured
 from landscape.probing.parts import Parts, Products
 from landscape.probing.products import CurvatureProducts, Operator, finite_difference
 from landscape.probing.scratch import Scratch
@@ -260,6 +262,19 @@ class Evaluations(ABC):
                 product = self._curvature.apply(operator, vectors, point, at_base=offset is None)
             self._meter.count(products=len(vectors))
         return product[0] if v.dim() == 1 else product
+
+    def graph_bytes(self) -> list[int]:
+        """Bytes that the graph of the gradient of each batch keeps alive; one gradient pass."""
+        found = []
+        with self._evaluating(gradient=True) as point:
+            for batch in self._batches:
+                graph, size = measured(
+                    partial(HessianGraph, self._snapshot, self.space, point, batch)
+                )
+                del graph
+                found.append(size)
+        self._meter.count(gradients=1)
+        return found
 
     @contextmanager
     def _evaluating(self, *, gradient: bool, delta: Tensor | None = None) -> Iterator[Tensor]:

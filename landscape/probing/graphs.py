@@ -99,6 +99,7 @@ class GaussNewtonGraph(Graph):
         terms = snapshot.objective.reduce(self._leaf[0], batch)
         self._slope = _derivative((terms.total,), self._leaf, None, create_graph=True)
         self.terms = terms.count
+        self._penalty = terms.count * snapshot.objective.curvature
 
     def refuse_walls(self) -> None:
         """Raises if the double-backward trick or the loss's curvature would be wrong."""
@@ -107,7 +108,12 @@ class GaussNewtonGraph(Graph):
     def _product(self, parts: Tensors, *, batched: bool) -> Tensors:
         pushed = _derivative(self._transposed, self._cotangent, parts, batched=batched)
         curved = _derivative(self._slope, self._leaf, pushed, batched=batched)
-        return _derivative(self._outputs, self._points, curved, batched=batched)
+        products = _derivative(self._outputs, self._points, curved, batched=batched)
+        if not self._penalty:
+            return products
+        return tuple(
+            product + self._penalty * part for product, part in zip(products, parts, strict=True)
+        )
 
 
 def _derivative(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from landscape.probing.replacements import replaced
 from landscape.probing.walls import EXPLAINED
 
 _ONE_AT_A_TIME = threading.RLock()
@@ -33,20 +34,23 @@ def random_state() -> Iterator[None]:
 
 
 @contextmanager
-def evaluation(device: torch.device, *, gradient: bool, recurrent: bool = False) -> Iterator[None]:
+def evaluation(
+    device: torch.device, handled: set[str], *, gradient: bool, recurrent: bool = False
+) -> Iterator[None]:
     """The settings under which every evaluation runs.
 
     Autocast and inference mode are off, fused attention is replaced by the math kernel (it alone
     has a double backward, and losses, gradients and products should agree), cuDNN is off for
-    recurrent nets for the same reason, TF32 is off.
+    recurrent nets for the same reason, TF32 is off, activation checkpointing is off.
 
     Args:
         device: Where the model lives.
+        handled: Collects in words what had to be switched off.
         gradient: Whether autograd records.
         recurrent: Whether the model holds recurrent modules.
 
     Raises:
-        TypeError: If the model checkpoints activations, or is compiled and differentiated twice.
+        TypeError: If saved tensors are hooked, or the model is compiled and differentiated twice.
         RuntimeError: What the evaluation raises otherwise.
     """
     with ExitStack() as stack:
@@ -58,7 +62,10 @@ def evaluation(device: torch.device, *, gradient: bool, recurrent: bool = False)
         stack.enter_context(torch.set_grad_enabled(gradient))
         stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(replaced(handled.add))
         if device.type == "cuda":
+            if recurrent:
+                handled.add("cuDNN switched off for recurrent modules")
             cudnn = torch.backends.cudnn
             stack.enter_context(
                 cudnn.flags(

@@ -29,6 +29,7 @@ class NormalisedLogits(Objective):
             )
         self.name = f"{objective.name}, normalised logits"
         self.has_accuracy = objective.has_accuracy
+        self.curvature = objective.curvature
         self._objective = objective
 
     def outputs(self, model: nn.Module, batch: Any) -> Tensor:
@@ -54,3 +55,7 @@ class NormalisedLogits(Objective):
     def correct(self, outputs: Tensor, batch: Any) -> Tensor:
         """Unchanged by the normalisation."""
         return self._objective.correct(outputs, batch)
+
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """Unchanged by the normalisation."""
+        return self._objective.penalty(model)

@@ -108,6 +108,10 @@ def output_columns(probe: Probe, points: int | None) -> OutputColumns | None:
         NotApplicableError: If an example has too many outputs, or the loss is not convex in them.
         NoTermsError: If no example has a loss term.
     """
+    if probe.objective.curvature:
+        raise NotApplicableError(
+            "the Gauss-Newton diagonal is taken by examples, and the objective adds weight decay"
+        )
     pieces, as_asked = cut_pass(
         probe._batches, size=None, points=points, by_example=probe._by_example
     )

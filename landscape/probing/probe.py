@@ -15,8 +15,9 @@ from landscape.probing.blocks import Block, checked_blocks
 from landscape.probing.checking import BasePass, checked_pass, gradient_pass
 from landscape.probing.cutting import cut_pass, examples
 from landscape.probing.evaluations import Evaluations
+from landscape.probing.named_objectives import as_objective
 from landscape.probing.normalised_logits import NormalisedLogits
-from landscape.probing.objective import Objective, as_objective
+from landscape.probing.objective import Objective
 from landscape.probing.operator import CurvatureOperator
 from landscape.probing.parts import Parts, Products
 from landscape.probing.products import CurvatureProducts, Operator
@@ -88,8 +89,9 @@ class Probe(Evaluations):
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-        space = ParamSpace.of(model)
-        first = next(p for p in model.parameters() if p.requires_grad and p.numel())
+        first = next(
+            (p for p in model.parameters() if p.requires_grad and p.numel()), torch.empty(0)
+        )
         self.device = torch.device(device) if device is not None else first.device
         self.dtype = dtype or (torch.float64 if first.dtype == torch.float64 else torch.float32)
         if self.dtype not in (torch.float32, torch.float64):
@@ -101,6 +103,7 @@ class Probe(Evaluations):
             dtype=self.dtype,
             batch_norm=batch_norm,
         )
+        space = self._snapshot.space or ParamSpace.of(model)  # which says what is missing
         self._batches = Batches(batches, self.device, self.dtype)
         self._meter = Meter(self.device)
         self._way: Products = products
@@ -380,6 +383,7 @@ class Probe(Evaluations):
             "unused": list(self.unused),
             "products_used": batched if self._way != "finite_difference" else self._way,
             "attention": "math kernel",
+            "handled": sorted(self._snapshot.handled),
             "device": str(self.device),
             **environment(),
         }

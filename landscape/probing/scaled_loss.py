@@ -29,6 +29,7 @@ class ScaledLoss(Objective):
         self.has_accuracy = objective.has_accuracy
         self.samples_targets = objective.samples_targets
         self.has_margins = objective.has_margins
+        self.curvature = factor * objective.curvature
         self._objective, self._factor = objective, factor
 
     def outputs(self, model: nn.Module, batch: Any) -> Tensor:
@@ -54,6 +55,11 @@ class ScaledLoss(Objective):
     def sampled(self, outputs: Tensor, batch: Any, generator: torch.Generator) -> Any:
         """Targets of the distribution of the unscaled objective."""
         return self._objective.sampled(outputs, batch, generator)
+
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """Multiple of the penalty."""
+        penalty = self._objective.penalty(model)
+        return None if penalty is None else self._factor * penalty
 
     def evaluate(self, model: nn.Module, batch: Any) -> Terms:
         """Multiples of the terms."""

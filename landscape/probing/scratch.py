@@ -131,7 +131,7 @@ class Scratch:
         if not objective.has_outputs:
             return [_Moments.of_terms(objective.evaluate(model, batch))]
         outputs = objective.outputs(model, batch)
-        found = [_Moments.of_terms(objective.reduce(outputs, batch))]
+        found = [_Moments.of_terms(objective.penalised(objective.reduce(outputs, batch), model))]
         found += [_Moments.of(metric(outputs, batch)) for metric in metrics.values()]
         return found
 

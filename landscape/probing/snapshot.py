@@ -15,6 +15,8 @@ from landscape.probing.batches import place, tensors
 from landscape.probing.fixed_norm import use_fixed_statistics, use_own_forward
 from landscape.probing.guard import evaluation
 from landscape.probing.objective import Objective, Terms
+from landscape.probing.space import ParamSpace
+from landscape.probing.unwrapping import unwrapped_copy
 from landscape.probing.walls import CHECKPOINTING
 from landscape.results import content_hash
 
@@ -51,24 +53,25 @@ class Snapshot(nn.Module):
             raise ValueError(
                 f"batch_norm must be one of {get_args(BatchNormMode)}, got {batch_norm!r}"
             )
+        copied, notes = unwrapped_copy(model)
+        trainable = any(p.requires_grad and p.numel() for p in copied.parameters())
+        #: The parameters that were trainable; None for a copy whose parameters are frozen.
+        self.space = ParamSpace.of(copied) if trainable else None
+        #: What stood in the way of evaluation and was dealt with, in words.
+        self.handled = set(notes)
         if complex_ones := [
             name
-            for name, tensor in (*model.named_parameters(), *model.named_buffers())
+            for name, tensor in (*copied.named_parameters(), *copied.named_buffers())
             if tensor.is_complex()
         ]:
             raise TypeError(
                 f"the model holds complex tensors ({', '.join(complex_ones[:5])}), which a real "
                 "precision would cut in half; keep them as pairs of real ones (view_as_real)"
             )
-        try:
-            with torch.inference_mode(False):
-                copied = copy.deepcopy(model)
-        except (RuntimeError, TypeError, NotImplementedError) as error:
-            raise TypeError(
-                f"the model cannot be copied ({error}); hook-based weight_norm is a known cause, "
-                "use torch.nn.utils.parametrizations.weight_norm"
-            ) from error
         for parameter in copied.parameters():
+            if parameter.is_floating_point() and parameter.dtype != dtype:
+                kind = str(parameter.dtype).removeprefix("torch.")
+                self.handled.add(f"{kind} weights measured in a {str(dtype)[6:]} copy")
             parameter.grad = None
             parameter.requires_grad_(False)
         self.model = copied.to(device=device, dtype=dtype)
@@ -132,7 +135,7 @@ class Snapshot(nn.Module):
 
     def evaluating(self, *, gradient: bool) -> AbstractContextManager[None]:
         """The settings under which this model is evaluated; global state is put back after."""
-        return evaluation(self.device, gradient=gradient, recurrent=self.recurrent)
+        return evaluation(self.device, self.handled, gradient=gradient, recurrent=self.recurrent)
 
     @property
     def uses_batch_statistics(self) -> bool:

@@ -1,7 +1,13 @@
 """Results, their cost and origin, and how they are kept."""
 
 from landscape.results.cost import Cost, Meter
-from landscape.results.formatting import format_estimate, format_factor, format_interval
+from landscape.results.formatting import (
+    format_bytes,
+    format_estimate,
+    format_factor,
+    format_interval,
+    format_seconds,
+)
 from landscape.results.provenance import content_hash, environment
 from landscape.results.result import Estimate, Result, Status
 from landscape.results.store import Store
@@ -17,9 +23,11 @@ __all__ = [
     "Table",
     "content_hash",
     "environment",
+    "format_bytes",
     "format_estimate",
     "format_factor",
     "format_interval",
+    "format_seconds",
     "to_json",
     "write_atomically",
 ]

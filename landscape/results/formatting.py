@@ -130,3 +130,36 @@ def _rounded(number: float, decimals: int) -> str:
 
 def _float(number: float | None) -> float:
     return math.nan if number is None else float(number)
+
+
+def format_seconds(seconds: float) -> str:
+    """A time to two digits: "0.012 s", "14 s", "12 min", "3.1 h".
+
+    Returns:
+        The text.
+
+    Example:
+        >>> format_seconds(0.0123), format_seconds(740), format_seconds(11000)
+        ('0.012 s', '12 min', '3.1 h')
+    """
+    for limit, unit, name in ((100, 1, "s"), (6000, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{float(f'{seconds / unit:.2g}'):g} {name}"
+    return f"{float(f'{seconds / 86_400:.2g}'):g} days"
+
+
+def format_bytes(count: float) -> str:
+    """A size to two digits: "15 KiB", "1.2 GiB".
+
+    Returns:
+        The text.
+
+    Example:
+        >>> format_bytes(15000), format_bytes(1.3e9)
+        ('15 KiB', '1.2 GiB')
+    """
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if count < 1000 or unit == "TiB":
+            break
+        count /= 1024
+    return f"{float(f'{count:.2g}'):g} {unit}"

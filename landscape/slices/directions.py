@@ -229,7 +229,10 @@ def eigenvectors(probe: Probe, count: int = 2, *, seed: int = 0) -> list[Directi
     """
     found = probe.evidence(SpectrumRequest(seed=seed)).vectors
     if len(found) < count:
-        raise ValueError(f"{count} eigenvectors were asked for, the Lanczos run found {len(found)}")
+        raise ValueError(
+            f"{count} eigenvectors were asked for, the Lanczos run kept {len(found)}: the model "
+            "has too few parameters, or too many for a Krylov basis in memory"
+        )
     vectors = found[:count].to(device=probe.device, dtype=probe.dtype)
     curvatures = (vectors * probe.hvp(vectors)).sum(1, dtype=torch.float64)
     return [

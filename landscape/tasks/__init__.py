@@ -1,40 +1,38 @@
 """Tasks: what to load and how."""
 
-from landscape.tasks.checkpoints import CheckpointError, load_into, load_momentum, load_state
-from landscape.tasks.digits import Digits, DigitsNet, digits_checkpoint, digits_data, train_digits
+from landscape.tasks.checkpoints import Checkpoint, CheckpointError, read_checkpoint
+from landscape.tasks.composing import composed_task, named_task
+from landscape.tasks.digits import (
+    DigitsNet,
+    digits_checkpoint,
+    digits_data,
+    digits_task,
+    train_digits,
+)
+from landscape.tasks.importing import folder_of, importable, is_reference, parsed, told
+from landscape.tasks.opening import Opened, Settings, open_task
 from landscape.tasks.slicing import directions_of
 from landscape.tasks.task import Task
 
-#: Embedded tasks by name.
-TASKS: dict[str, type[Task]] = {Digits.name: Digits}
-
-
-def get_task(name: str) -> Task:
-    """An embedded task by name.
-
-    Returns:
-        The task.
-
-    Raises:
-        ValueError: If there is none of that name.
-    """
-    if name not in TASKS:
-        raise ValueError(f"unknown task {name!r}; embedded tasks are {', '.join(TASKS)}")
-    return TASKS[name]()
-
-
 __all__ = [
-    "TASKS",
+    "Checkpoint",
     "CheckpointError",
-    "Digits",
     "DigitsNet",
+    "Opened",
+    "Settings",
     "Task",
+    "composed_task",
     "digits_checkpoint",
     "digits_data",
+    "digits_task",
     "directions_of",
-    "get_task",
-    "load_into",
-    "load_momentum",
-    "load_state",
+    "folder_of",
+    "importable",
+    "is_reference",
+    "named_task",
+    "open_task",
+    "parsed",
+    "read_checkpoint",
+    "told",
     "train_digits",
 ]

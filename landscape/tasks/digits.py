@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
@@ -16,12 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from landscape.results import environment, to_json, write_atomically
-from landscape.tasks.checkpoints import CheckpointError, load_into, load_state
+from landscape.tasks.checkpoints import CheckpointError
 from landscape.tasks.task import Task
 
 TRAIN, TEST = 1000, 797
 _BATCH = 500
 _TARGET_LOSS = 0.008
+
+
+Batches = list[tuple[Tensor, Tensor]]
 
 
 class DigitsNet(nn.Module):
@@ -50,56 +52,42 @@ class DigitsNet(nn.Module):
         return logits
 
     @classmethod
-    def like(cls, state: dict[str, Tensor]) -> DigitsNet:
+    def like(cls, state: Mapping[str, Tensor]) -> DigitsNet:
         """A net of the widths found in a state, the default ones where they are not found."""
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
         first, second = shapes.get("conv1.weight", (8,)), shapes.get("conv2.weight", (16,))
-        return cls((first[0], second[0]), shapes.get("hidden.weight", (32,))[0])
+        hidden = shapes.get("hidden.weight", (32,))
+        if not all(widths and min(widths) > 0 for widths in (first, second, hidden)):
+            raise CheckpointError(
+                f"this is no digits net: its layers have shapes {first}, {second}, {hidden}"
+            )
+        return cls((first[0], second[0]), hidden[0])
 
 
-class Digits(Task):
+def digits_task() -> Task:
     """8x8 grey images of digits, 1,000 to train and 797 to test in a fixed split."""
+    return Task(
+        name="digits",
+        model=DigitsNet.like,
+        objective="cross_entropy",
+        train=digits_train,
+        test=digits_test,
+        checkpoint=digits_checkpoint,
+    )
 
-    name = "digits"
-    objective = "cross_entropy"
 
-    def default_checkpoint(self) -> Path:
-        """The net of seed 0, trained once and kept in the user's cache."""
-        return digits_checkpoint(seed=0)
+def digits_train() -> Batches:
+    """The 1,000 training examples."""
+    return _batches(*digits_data()[0])
 
-    def load(self, checkpoint: Path) -> nn.Module:
-        """A digits net of the widths of the checkpoint."""
-        state = load_state(checkpoint)
-        try:
-            model = DigitsNet.like(state)
-        except (RuntimeError, IndexError, TypeError) as error:
-            raise CheckpointError(f"{checkpoint} holds no digits net: {error}") from error
-        load_into(model, state, checkpoint)
-        return model.eval()
 
-    def train_batches(self, *, samples: int | None = None) -> Sequence[Any]:
-        """Pairs (images, labels) of up to 500."""
-        images, labels = digits_data()[0]
-        count = TRAIN if samples is None else samples
-        if not 1 <= count <= TRAIN:
-            raise ValueError(f"samples must lie between 1 and {TRAIN}, got {samples}")
-        return list(zip(images[:count].split(_BATCH), labels[:count].split(_BATCH), strict=True))
+def digits_test() -> Batches:
+    """The 797 test examples."""
+    return _batches(*digits_data()[1])
 
-    def test_batches(self) -> Sequence[Any]:
-        """Pairs (images, labels) of up to 500."""
-        images, labels = digits_data()[1]
-        return list(zip(images.split(_BATCH), labels.split(_BATCH), strict=True))
 
-    def metrics(self, model: nn.Module) -> dict[str, float]:
-        """train_loss, train_accuracy, test_loss, test_accuracy."""
-        found = {}
-        with torch.no_grad():
-            for part, (images, labels) in zip(("train", "test"), digits_data(), strict=True):
-                outputs = model(images)
-                loss = functional.cross_entropy(outputs.double(), labels)
-                found[f"{part}_loss"] = float(loss)
-                found[f"{part}_accuracy"] = float((outputs.argmax(1) == labels).double().mean())
-        return found
+def _batches(images: Tensor, labels: Tensor) -> Batches:
+    return list(zip(images.split(_BATCH), labels.split(_BATCH), strict=True))
 
 
 @cache
@@ -164,7 +152,7 @@ def digits_checkpoint(seed: int = 0) -> Path:
             "task": "digits",
             "seed": seed,
             "seconds": round(time.perf_counter() - start, 2),
-            **Digits().metrics(model),
+            **_metrics(model),
             "environment": environment(),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -173,6 +161,16 @@ def digits_checkpoint(seed: int = 0) -> Path:
         safetensors.torch.save_file(model.state_dict(), partial, metadata={"task": "digits"})
         partial.replace(path)
     return path
+
+
+def _metrics(model: nn.Module) -> dict[str, float]:
+    found = {}
+    with torch.no_grad():
+        for part, (images, labels) in zip(("train", "test"), digits_data(), strict=True):
+            outputs = model(images)
+            found[f"{part}_loss"] = float(functional.cross_entropy(outputs.double(), labels))
+            found[f"{part}_accuracy"] = float((outputs.argmax(1) == labels).double().mean())
+    return found
 
 
 def cache_folder() -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from landscape.probing import Probe
 from landscape.slices import (
     Direction,
     Trajectory,
@@ -18,13 +17,14 @@ from landscape.slices import (
     principal_directions,
     random,
 )
-from landscape.tasks.checkpoints import CheckpointError, load_state
+from landscape.tasks.checkpoints import CheckpointError
+from landscape.tasks.opening import Opened
 
 KINDS = "random, eigen, gradient, momentum, pca:GLOB, to:CKPT, plane:CKPT,CKPT"
 
 
 def directions_of(
-    text: str, probe: Probe, *, dimensions: int = 2, seed: int = 0
+    text: str, opened: Opened, *, dimensions: int = 2, seed: int = 0
 ) -> tuple[list[Direction], Trajectory | None]:
     """The directions that a text such as "random" or "pca:run/*.pt" stands for.
 
@@ -33,7 +33,7 @@ def directions_of(
 
     Args:
         text: One of random, eigen, gradient, momentum, pca:GLOB, to:CKPT, plane:CKPT,CKPT.
-        probe: At the checkpoint.
+        opened: Probe at the checkpoint, and the task by which others are loaded.
         dimensions: 1 or 2.
         seed: Of random directions and of the Lanczos run.
 
@@ -44,6 +44,7 @@ def directions_of(
         ValueError: If the text is none of these, or does not fit the dimensions.
         CheckpointError: If a checkpoint cannot be read.
     """
+    probe, load_state = opened.probe, opened.state_of
     kind, _, rest = text.partition(":")
     if (kind in {"pca", "to", "plane"}) != bool(rest):
         raise ValueError(f"directions must be one of {KINDS}, got {text!r}")

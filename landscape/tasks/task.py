@@ -2,46 +2,91 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from landscape.probing import Block, Metric, Objective
+
+State = Mapping[str, Tensor]
 
 
-class Task(ABC):
-    """What is needed to probe a checkpoint that is only a file of weights."""
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is needed to probe a checkpoint that is only a file of weights.
 
-    #: Public name.
-    name: str
-    #: Objective of the probe, as ``landscape.Probe`` takes it.
-    objective: str
+    Args:
+        model: A module, or a function that makes one. A function with an argument ``state`` is
+            handed the tensors of the checkpoint by name, to read sizes off them. Random weights
+            are drawn with seed 0.
+        objective: As ``landscape.Probe`` takes it.
+        train: Training data: batches in a fixed order, a torch dataset, an unshuffled DataLoader,
+            a tuple of tensors, or a function that returns one of these.
+        test: The same for test data; None where there are none.
+        metrics: Name to function of (outputs, batch) with one value an example, whose mean is
+            told; None takes the accuracy where the objective knows one.
+        name: For the report.
+        checkpoint: Weights to take where none are given, or a function that makes them; None
+            takes those of the model as it is made.
+        blocks: As ``landscape.Probe`` takes them.
 
-    @abstractmethod
-    def default_checkpoint(self) -> Path:
-        """A checkpoint to audit when none is given, made if it does not exist yet."""
+    Example:
+        >>> import torch, landscape
+        >>> task = landscape.Task(
+        ...     model=lambda: torch.nn.Linear(4, 3),
+        ...     objective="cross_entropy",
+        ...     train=(torch.randn(8, 4), torch.randint(0, 3, (8,))),
+        ... )
+        >>> landscape.open_task(task).probe.size
+        15
+    """
 
-    @abstractmethod
-    def load(self, checkpoint: Path) -> nn.Module:
-        """The model with the weights of a checkpoint.
+    model: nn.Module | Callable[..., nn.Module]
+    objective: str | Objective | Callable[[nn.Module, Any], Any]
+    train: Any
+    test: Any = None
+    metrics: Mapping[str, Metric] | None = None
+    name: str = "task"
+    checkpoint: Path | str | Callable[[], Path] | None = None
+    blocks: Sequence[Block] = field(default=())
+
+    def default_checkpoint(self) -> Path | None:
+        """The checkpoint to take where none is given, made if it does not exist yet."""
+        found = self.checkpoint() if callable(self.checkpoint) else self.checkpoint
+        return None if found is None else Path(found)
+
+    def build(self, state: State | None = None) -> nn.Module:
+        """A model of one's own, to load weights into.
+
+        Args:
+            state: The checkpoint's tensors by name, for functions that want them.
+
+        Returns:
+            The model, in evaluation mode.
 
         Raises:
-            CheckpointError: If the file cannot be read or does not fit.
+            TypeError: If the function returns something else.
+            ValueError: If it wants the tensors of a checkpoint and there is none.
         """
-
-    @abstractmethod
-    def train_batches(self, *, samples: int | None = None) -> Sequence[Any]:
-        """Training data in a fixed order; the first ``samples`` examples if given.
-
-        Raises:
-            ValueError: If ``samples`` is not positive or more than there are.
-        """
-
-    def test_batches(self) -> Sequence[Any] | None:
-        """Test data in a fixed order; None where there are none."""
-        return None
-
-    @abstractmethod
-    def metrics(self, model: nn.Module) -> dict[str, float]:
-        """Loss and accuracy on train and test data."""
+        if isinstance(self.model, nn.Module):
+            return copy.deepcopy(self.model).eval()
+        settings: dict[str, Any] = {}
+        if "state" in inspect.signature(self.model).parameters:
+            if state is None:
+                raise ValueError(f"task {self.name!r} reads sizes off a checkpoint; give one")
+            settings["state"] = state
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            made = self.model(**settings)
+        if not isinstance(made, nn.Module):
+            raise TypeError(
+                f"the model of task {self.name!r} must be a torch.nn.Module, or a function that "
+                f"returns one; it returned {type(made).__name__}"
+            )
+        return made.eval()

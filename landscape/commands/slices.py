@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landscape.exits import INTERRUPTED, fail, or_exit
+from landscape.commands.exits import INTERRUPTED, check_writable, fail, or_exit
+from landscape.commands.source import Source, takes_source
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -19,11 +19,9 @@ if TYPE_CHECKING:
 FORMATS = (".png", ".pdf", ".svg")
 
 
+@takes_source
 def slice_(
-    checkpoint: Annotated[
-        Path | None, typer.Argument(help="Weights file; the embedded checkpoint if left out.")
-    ] = None,
-    task: Annotated[str, typer.Option(help="What the checkpoint is of.")] = "digits",
+    source: Source,
     directions: Annotated[
         str,
         typer.Option(
@@ -56,9 +54,6 @@ def slice_(
         str, typer.Option(help="eval, batch, recalibrate, or interpolate between checkpoints.")
     ] = "eval",
     seed: Annotated[int, typer.Option(min=0, help="Of random directions.")] = 0,
-    samples: Annotated[
-        int | None, typer.Option(min=1, help="Use only the first N training examples.")
-    ] = None,
     out: Annotated[Path, typer.Option(help="NetCDF file; a figure is drawn beside it.")] = Path(
         "slice.nc"
     ),
@@ -66,32 +61,21 @@ def slice_(
     """Evaluate the loss on a line or a plane through a checkpoint, and draw it."""
     from tqdm import tqdm
 
-    from landscape.probing import Probe
     from landscape.slices import evaluate_slice
     from landscape.slices.evaluation import axes_of, check_tolerance
     from landscape.slices.rows import Rows
-    from landscape.tasks import directions_of, get_task, load_momentum
-
-    def opened() -> tuple[Probe, object, object, object]:
-        chosen = get_task(task)
-        path = chosen.default_checkpoint() if checkpoint is None else checkpoint
-        model = chosen.load(path)
-        mode = "eval" if batch_norm == "interpolate" else batch_norm
-        probe = Probe(
-            model,
-            chosen.objective,
-            chosen.train_batches(samples=samples),
-            batch_norm=mode,  # type: ignore[arg-type]
-            momentum=load_momentum(path, model),
-        )
-        axes, seen = directions_of(directions, probe, dimensions=dimensions, seed=seed)
-        return probe, axes, seen, chosen.test_batches()
+    from landscape.tasks import directions_of
 
     if out.suffix in FORMATS:
         fail(f"--out {out} is the data's file, such as slice.nc; a figure is drawn beside it")
     or_exit(lambda: check_tolerance(tolerance, scale))
     or_exit(lambda: _writable(out))
-    probe, axes, seen, test = or_exit(opened)
+    mode = "eval" if batch_norm == "interpolate" else batch_norm
+    opened = source.open(batch_norm=mode)
+    probe, test = opened.probe, None if opened.test is None else opened.test.batches
+    axes, seen = or_exit(
+        lambda: directions_of(directions, opened, dimensions=dimensions, seed=seed)
+    )
     ends = _span(seen, directions, dimensions) if span is None else span
     or_exit(lambda: axes_of(dimensions, ends, points))  # type: ignore[arg-type]
     drawable = _drawable(probe, test)
@@ -111,14 +95,14 @@ def slice_(
             found = or_exit(
                 lambda: evaluate_slice(
                     probe,
-                    axes,  # type: ignore[arg-type]
+                    axes,
                     ends,  # type: ignore[arg-type]
                     points,
                     tolerance,
                     scale=scale,  # type: ignore[arg-type]
-                    test=test,  # type: ignore[arg-type]
+                    test=test,
                     interpolate_buffers=batch_norm == "interpolate",
-                    trajectory=seen,  # type: ignore[arg-type]
+                    trajectory=seen,
                     path=out,
                     advance=advance,
                 )
@@ -203,12 +187,7 @@ def _seconds_a_point(probe: object, axes: object, test: object) -> float:
 
 
 def _writable(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise ValueError(f"--out {path} cannot be written: {error.strerror or error}") from error
+    check_writable(path.parent, f"--out {path}")
     if path.is_dir():
         raise ValueError(f"--out {path} is a folder; give a file, such as slice.nc")
 

@@ -1,0 +1,42 @@
+"""A batch size whose graphs fit in memory."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from landscape.probing import Objective, Probe
+from landscape.tasks.data import Batched
+from landscape.tasks.data.regrouping import ExampleBatches
+
+# Bytes for the graph of a gradient, beside what it takes for the weights. The same on every
+# machine, since sums over other batches are other numbers, if only by rounding.
+_GRAPH = 1 << 30
+# Graphs of so many examples tell what one more takes.
+_FEW, _MORE = 2, 4
+
+
+def fitting_batch_size(
+    model: nn.Module, objective: Objective, train: Batched, device: str | None
+) -> int | None:
+    """Examples a batch for which the graph of the gradient takes a GiB at most.
+
+    Args:
+        model: The model.
+        objective: The loss.
+        train: The data.
+        device: Where the probe will be.
+
+    Returns:
+        A power of two; None where the source has batches of its own, or any size will do.
+    """
+    source = train.batches
+    if not isinstance(source, ExampleBatches) or len(source) < 1 or (train.examples or 0) < _MORE:
+        return None
+    rows = source.rows[:_MORE]
+    batches = [source.examples.batch(rows[:_FEW]), source.examples.batch(rows)]
+    few, more = Probe(model, objective, batches, device=device, products="loop").graph_bytes()
+    each = (more - few) / (_MORE - _FEW)
+    most = _GRAPH / max(each, 1.0)
+    if most >= (train.batch_size or 1):
+        return None
+    return 1 << (max(int(most), 1).bit_length() - 1)

@@ -1,0 +1,16 @@
+"""Checkpoints of every kind, read safely, with one clear line when they cannot be read."""
+
+from landscape.tasks.checkpoints.adapters import is_adapter, load_adapter
+from landscape.tasks.checkpoints.checkpoint import (
+    Checkpoint,
+    read_checkpoint,
+)
+from landscape.tasks.checkpoints.errors import CheckpointError
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "is_adapter",
+    "load_adapter",
+    "read_checkpoint",
+]

@@ -1,0 +1,124 @@
+"""Sources whose examples can be picked by number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from landscape.probing.batches import tensors
+from landscape.probing.cutting import examples
+from landscape.tasks.data.picking import pick
+
+
+class Examples(Protocol):
+    """A source of numbered examples; ``facts``, where there are such, go to the record."""
+
+    def __len__(self) -> int:
+        """How many examples there are."""
+
+    def batch(self, rows: Sequence[int]) -> Any:
+        """The examples of the given numbers as one batch."""
+
+
+class TensorExamples:
+    """Tensors of equal first dimension in memory.
+
+    Args:
+        data: The whole as one batch: a tuple (inputs, ..., targets) or a dictionary.
+        facts: For the record.
+
+    Raises:
+        ValueError: If the first dimensions differ or there is no example.
+    """
+
+    def __init__(self, data: Any, facts: Mapping[str, Any] | None = None) -> None:
+        length = examples(data)
+        if length is None:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors(data))
+            raise ValueError(
+                f"tensors of data must share their first dimension, got shapes {shapes}"
+            )
+        if length == 0:
+            raise ValueError("there is no example in the data; give at least one")
+        self._data, self._length = data, length
+        self.facts = dict(facts or {})
+
+    def __len__(self) -> int:
+        return self._length
+
+    def batch(self, rows: Sequence[int]) -> Any:
+        """The examples of the given numbers as one batch."""
+        return pick(self._data, rows)
+
+
+class DatasetExamples:
+    """A map-style torch dataset with a function that makes batches of its items.
+
+    Args:
+        dataset: With a length.
+        collate: From a list of items to a batch.
+        order: Numbers of the items to use, in order; all by default.
+        facts: For the record.
+
+    Raises:
+        TypeError: If the dataset has no length.
+        ValueError: If it is empty.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        collate: Callable[[list[Any]], Any],
+        order: Sequence[int] | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._dataset: Any = dataset
+        self._collate = collate
+        self._order: Sequence[int] = range(_length(dataset)) if order is None else order
+        self.facts = dict(facts or {})
+        if not self._order:
+            raise ValueError(f"{type(dataset).__name__} is empty; give at least one example")
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def batch(self, rows: Sequence[int]) -> Any:
+        """The examples of the given numbers as one batch."""
+        places = [self._order[row] for row in rows]
+        if hasattr(self._dataset, "__getitems__"):  # reads many at once, as DataLoader does
+            return self._collate(self._dataset.__getitems__(places))
+        return self._collate([self._dataset[place] for place in places])
+
+
+def _length(dataset: Any) -> int:
+    if not hasattr(dataset, "__len__"):
+        raise TypeError(
+            f"a map-style dataset needs a length, {type(dataset).__name__} has none; add "
+            "__len__, or derive it from IterableDataset"
+        )
+    return len(dataset)
+
+
+def as_tensors(data: Any) -> Any:
+    """Data as one big batch, if they are a bare tuple or dictionary of tensors or arrays.
+
+    Args:
+        data: Anything.
+
+    Returns:
+        A tuple or a dictionary of tensors, arrays among them converted; None for other data.
+    """
+    if not isinstance(data, tuple | Mapping) or not data:
+        return None
+    values = list(data.values() if isinstance(data, Mapping) else data)
+    if not all(isinstance(value, Tensor | np.ndarray) for value in values):
+        return None
+    converted = [torch.as_tensor(value) for value in values]
+    return (
+        dict(zip(data, converted, strict=True)) if isinstance(data, Mapping) else tuple(converted)
+    )

@@ -1,0 +1,242 @@
+"""From a task and a checkpoint to a probe."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from landscape.probing import (
+    BatchNormMode,
+    Metric,
+    Objective,
+    Probe,
+    WeightDecay,
+    as_objective,
+)
+from landscape.tasks.batch_size import fitting_batch_size
+from landscape.tasks.checkpoints import (
+    Checkpoint,
+    CheckpointError,
+    is_adapter,
+    load_adapter,
+    read_checkpoint,
+)
+from landscape.tasks.data import Batched, batches_of
+from landscape.tasks.task import Task
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a task is opened.
+
+    Args:
+        ema: Take the average of the weights that the checkpoint holds beside them.
+        allow_missing: Load what fits of a checkpoint, and note the rest.
+        trust_pickle: Read pickles of any type, which executes the code in them.
+        samples: Use a fixed random subset of so many training examples.
+        data_seed: Of the subset.
+        batch_size: Examples a batch; None takes the source's, or one that fits in memory.
+        label_smoothing: Of objectives that have it.
+        weight_decay: c of c/2 ||w||^2, added to the objective.
+        device: "cpu", "cuda", ...; None takes the model's.
+        dtype: torch.float32 or torch.float64; None takes the model's.
+        batch_norm: As ``landscape.Probe`` takes it.
+        initial: Checkpoint of the weights before training.
+    """
+
+    ema: bool = False
+    allow_missing: bool = False
+    trust_pickle: bool = False
+    samples: int | None = None
+    data_seed: int = 0
+    batch_size: int | None = None
+    label_smoothing: float = 0.0
+    weight_decay: float = 0.0
+    device: str | None = None
+    dtype: torch.dtype | None = None
+    batch_norm: BatchNormMode = "eval"
+    initial: Path | None = None
+
+    def objective_of(self, task: Task) -> Objective:
+        """The task's objective with what is added to it."""
+        smoothing = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
+        objective = as_objective(task.objective, **smoothing)
+        return WeightDecay(objective, self.weight_decay) if self.weight_decay else objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A task with the weights of a checkpoint.
+
+    Args:
+        task: The task.
+        settings: How it was opened.
+        path: The checkpoint; None for the weights that the model was made with.
+        model: With the weights.
+        probe: On the training data.
+        train: The training data.
+        test: The test data.
+        learning_rate: Of the optimiser, where the checkpoint holds it.
+        notes: What was done on the way, in words.
+    """
+
+    task: Task
+    settings: Settings
+    path: Path | None
+    model: nn.Module
+    probe: Probe
+    train: Batched
+    test: Batched | None
+    learning_rate: float | None
+    notes: tuple[str, ...]
+
+    def state_of(self, path: Path) -> dict[str, Tensor]:
+        """Parameters and buffers of another checkpoint by this model's names.
+
+        Returns:
+            Name to tensor.
+
+        Raises:
+            CheckpointError: If it cannot be read or does not fit.
+        """
+        model, _, _ = _loaded(self.task, path, self.settings)
+        named = (*model.named_parameters(), *model.named_buffers())
+        return {name: tensor.detach() for name, tensor in named}
+
+    def metrics(self) -> dict[str, float]:
+        """Means over training and test data: loss, and the task's metrics or the accuracy.
+
+        One forward pass over each, uncounted.
+
+        Returns:
+            "train_loss", "test_accuracy" and so on.
+        """
+        scratch, found = self.probe.scratch(), {}
+        known = _metrics(self.task, self.probe)
+        splits = [("train", self.probe.batches)]
+        if self.test is not None:
+            splits.append(("test", self.test.batches))
+        for split, batches in splits:
+            point = torch.zeros(1, 0, dtype=torch.float64)
+            statistics = scratch.evaluate(point, [], batches, known)
+            for name, mean in statistics.mean.items():
+                found[f"{split}_{name}"] = float(mean[0])
+        return found
+
+    def facts(self) -> dict[str, Any]:
+        """For the record: what was loaded, and what the model makes of it."""
+        data = {"train": self.train.facts, **({"test": self.test.facts} if self.test else {})}
+        return {
+            "name": self.task.name,
+            "checkpoint": str(self.path) if self.path else "weights as the model was made with",
+            **self.metrics(),
+            "data": data,
+            "learning_rate": self.learning_rate,
+            "notes": list(self.notes),
+        }
+
+
+def open_task(
+    task: Task, checkpoint: Path | str | None = None, settings: Settings | None = None
+) -> Opened:
+    """Loads weights and data of a task, and makes the probe.
+
+    Args:
+        task: The task.
+        checkpoint: File or directory of weights, or of a LoRA adapter on the task's own; None
+            takes the task's.
+        settings: How to load.
+
+    Returns:
+        Model, data and probe.
+
+    Raises:
+        CheckpointError: If a checkpoint cannot be read or does not fit.
+        TypeError: If data or model are of no known kind.
+        ValueError: If the data are empty or the loss is not finite, and the like.
+    """
+    if not isinstance(task, Task):
+        raise TypeError(f"task must be a landscape.Task, got {type(task).__name__}")
+    settings = settings or Settings()
+    path = task.default_checkpoint() if checkpoint is None else Path(checkpoint)
+    model, found, notes = _loaded(task, path, settings)
+    if path is None:
+        notes.append("no checkpoint: the weights are those that the model was made with")
+    objective = settings.objective_of(task)
+    train = _train(task, model, objective, settings)
+    initial = None
+    if settings.initial is not None:
+        start, _, _ = _loaded(task, settings.initial, settings)
+        initial = dict(start.named_parameters())
+    probe = Probe(
+        model,
+        objective,
+        train.batches,
+        device=settings.device,
+        dtype=settings.dtype,
+        batch_norm=settings.batch_norm,
+        momentum=None if found is None else found.momentum(model),
+        initial=initial,
+        blocks=tuple(task.blocks),
+    )
+    return Opened(
+        task=task,
+        settings=settings,
+        path=path,
+        model=model,
+        probe=probe,
+        train=train,
+        test=None if task.test is None else batches_of(task.test, batch_size=train.batch_size),
+        learning_rate=None if found is None else found.learning_rate(),
+        notes=tuple(notes),
+    )
+
+
+def _loaded(
+    task: Task, path: Path | None, settings: Settings
+) -> tuple[nn.Module, Checkpoint | None, list[str]]:
+    """The model with the weights of a checkpoint, and what was done to load them."""
+    if path is None:
+        return task.build(), None, []
+    if is_adapter(path):
+        base = task.default_checkpoint()
+        if base is None:
+            raise CheckpointError(f"{path} is an adapter, and the task has no weights to put it on")
+        model, _, notes = _loaded(task, base, settings)
+        return load_adapter(model, path).eval(), None, [*notes, f"adapter {path.name} on {base}"]
+    found = read_checkpoint(path, ema=settings.ema, trust_pickle=settings.trust_pickle)
+    model = task.build(found.state)
+    notes = [*found.notes, *found.load_into(model, allow_missing=settings.allow_missing)]
+    return model, found, notes
+
+
+def _train(task: Task, model: nn.Module, objective: Objective, settings: Settings) -> Batched:
+    train = batches_of(
+        task.train,
+        samples=settings.samples,
+        data_seed=settings.data_seed,
+        batch_size=settings.batch_size,
+    )
+    if settings.batch_size is not None:
+        return train
+    size = fitting_batch_size(model, objective, train, settings.device)
+    if size is None or train.batch_size is None or size >= train.batch_size:
+        return train
+    smaller = batches_of(
+        task.train, samples=settings.samples, data_seed=settings.data_seed, batch_size=size
+    )
+    return replace(smaller, facts={**smaller.facts, "batch_size": f"{size}, to fit in memory"})
+
+
+def _metrics(task: Task, probe: Probe) -> Mapping[str, Metric]:
+    if task.metrics is not None:
+        return task.metrics
+    return {"accuracy": probe.objective.correct} if probe.objective.has_accuracy else {}
