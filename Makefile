@@ -41,6 +41,7 @@ study: $(VENV)/.installed-test ## rerun the benchmarks; their JSON goes to docs/
 	$(BIN)/python examples/benchmarks/products.py
 	$(BIN)/python examples/benchmarks/spectral_audit.py
 	$(BIN)/python examples/benchmarks/memory.py
+	$(BIN)/python examples/benchmarks/language_model.py
 	$(BIN)/python examples/benchmarks/neighbourhood.py
 	$(BIN)/python examples/benchmarks/neighbourhood_coverage.py
 	$(BIN)/python examples/benchmarks/geodesic.py

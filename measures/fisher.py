@@ -58,8 +58,8 @@ class ExampleMeasure(Measure):
     def estimate(self, probe: Probe, seed: int) -> Estimate:
         """The functional of the gradients."""
         found = probe.evidence(self._request(seed))
-        if found is None:  # declined before
-            raise DeclinedError("the batches cannot be cut into single examples")
+        if found is None:
+            raise DeclinedError(NOT_CUT)
         return self.of_gradients(found)
 
     @abstractmethod
@@ -89,8 +89,14 @@ class FisherMeasure(ExampleMeasure):
         return "data" if self.kind == "empirical" else "model"
 
 
+NOT_CUT = (
+    "the batches cannot be cut into single examples: their tensors have no common first dimension, "
+    "or it does not count examples"
+)
+
+
 def declined_examples(probe: Probe, request: ExampleGradientsRequest) -> str | None:
-    """Why there are no gradients of single examples, or None."""
+    """Why there can be no gradients of single examples, or None; evaluates nothing."""
     if probe.uses_batch_statistics:
         return (
             "a single example has no gradient of its own where batch normalisation uses the "
@@ -100,10 +106,5 @@ def declined_examples(probe: Probe, request: ExampleGradientsRequest) -> str | N
         return (
             f"the objective {probe.objective.name!r} gives no distribution to draw targets from; "
             "use kind='empirical', or an Objective with sampled()"
-        )
-    if probe.evidence(request) is None:
-        return (
-            "the batches cannot be cut into single examples: their tensors have no common first "
-            "dimension, or it does not count examples"
         )
     return None

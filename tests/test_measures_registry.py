@@ -150,6 +150,18 @@ def test_the_standard_preset_keeps_to_three_hundred_products():
     assert products("standard") == (300, False)
 
 
+def test_the_quick_preset_spends_less_on_a_large_model():
+    def spent(size):
+        spectral = [m for m in resolve("quick", size) if isinstance(m, measures.SpectralMeasure)]
+        (request,) = {measure._request(0) for measure in spectral}
+        return request.passes
+
+    assert spent(20_000_000) == 90
+    assert spent(20_000_001) == 18
+    labels = [[measure.label for measure in resolve("quick", size)] for size in (1, 10**9)]
+    assert labels[0] == labels[1]
+
+
 def test_resolve_takes_names_lists_and_commas():
     assert [measure.name for measure in resolve("hessian-trace")] == ["hessian-trace"]
     wanted = ["train-loss", "hessian-trace"]

@@ -343,3 +343,13 @@ def test_slices_have_a_section_of_their_own():
     page = render_report(given)
     assert "Slices of the landscape" in page
     assert f"{int((plane > 0.5).sum())} of 81 points were evaluated" in page
+
+
+def test_the_edge_of_stability_stands_beside_the_largest_eigenvalue():
+    table = full_table()
+    table.extras["task"] = {"name": "net", "checkpoint": "last.pt", "learning_rate": 0.05}
+    told = dict(sections.facts(table.to_dict()))["Edge of stability"]
+    assert told == "2/η = 40; largest eigenvalue at 3.9 %"
+    assert told in render_report(table.to_dict(), {})
+    table.extras["task"]["learning_rate"] = None
+    assert "Edge of stability" not in dict(sections.facts(table.to_dict()))

@@ -40,10 +40,25 @@ def facts(report: dict[str, Any]) -> list[tuple[str, str]]:
         "Loss terms": count(origin["terms"]) if "terms" in origin else None,
         "Device": origin.get("gpu") if origin.get("device") == "cuda" else origin.get("device"),
         "Precision": origin.get("dtype"),
+        "Edge of stability": edge(report),
         "Curvature products": count(report["cost"]["products"]),
         "Total time": seconds(report["cost"]["seconds"]),
     }
     return [(name, str(value)) for name, value in found.items() if value is not None]
+
+
+def edge(report: dict[str, Any]) -> str | None:
+    """2/eta of the checkpoint's optimiser, and what share of it the largest eigenvalue has."""
+    rate = report["extras"].get("task", {}).get("learning_rate")
+    if not rate:
+        return None
+    told = f"2/η = {2 / rate:.4g}"
+    top = [
+        record["value"]
+        for record in report["results"]
+        if record["measure"] == "hessian-top-eigenvalue" and record["status"] in _MEASURED
+    ]
+    return f"{told}; largest eigenvalue at {50 * top[0] * rate:.2g} %" if top else told
 
 
 def headlines(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -127,5 +142,5 @@ def evidence(report: dict[str, Any]) -> list[dict[str, Any]]:
 def provenance(report: dict[str, Any]) -> list[tuple[str, Any]]:
     """Where the numbers come from, by name."""
     task = report["extras"].get("task", {})
-    first = {"checkpoint": task["checkpoint"]} if "checkpoint" in task else {}
+    first = {key: task[key] for key in ("checkpoint", "notes", "data") if task.get(key)}
     return [(key.replace("_", " "), value) for key, value in (first | report["provenance"]).items()]

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from landscape.commands.config import write_config
-from landscape.commands.exits import INTERRUPTED, MEASURE_FAILED, check_writable, fail, or_exit
+from landscape.commands.exits import (
+    INTERRUPTED,
+    MEASURE_FAILED,
+    check_writable,
+    fail,
+    or_exit,
+    or_exit_with_place,
+)
 from landscape.commands.source import Source, takes_source
 
 if TYPE_CHECKING:
@@ -19,6 +27,8 @@ if TYPE_CHECKING:
 
 # Below it nobody waits for the end.
 _WORTH_TELLING = 10
+
+logger = logging.getLogger(__name__)
 
 
 @takes_source
@@ -56,7 +66,7 @@ def audit(
 
     or_exit(lambda: resolve(measures))
     opened = source.open()
-    probe = opened.probe
+    probe, facts = opened.probe, or_exit_with_place(opened.facts)
     wanted = or_exit(lambda: resolve(measures, probe.size))
     or_exit(lambda: check_writable(out / "records", f"--out {out}"))
     write_config(context, out / "config.yaml")
@@ -65,7 +75,7 @@ def audit(
     if not results:
         fail("interrupted before the first measure; nothing was measured", INTERRUPTED)
     table = table_of(probe, results, seed)
-    table.extras["task"] = opened.facts()
+    table.extras["task"] = facts
     checks = consistency(table)
     if interrupted:
         left = ", ".join(measure.label for measure in wanted[len(results) :])
@@ -96,19 +106,30 @@ def _measure(
     probe: Probe, measures: list[Measure], seed: int, store: Store
 ) -> tuple[list[Result], bool]:
     """The results that could be had, and whether Ctrl-C cut them short."""
-    from landscape.auditing import each_result, expected_cost, pace
-    from landscape.results import format_seconds
+    from landscape.auditing import each_result
 
     results: list[Result] = []
     try:
-        cost = expected_cost(probe, measures, seed, pace(probe), store=store)
-        if cost.seconds > _WORTH_TELLING:
-            typer.echo(f"{cost.passes:.0f} passes, about {format_seconds(cost.seconds)}", err=True)
+        _tell_cost(probe, measures, seed, store)
         for result in each_result(probe, measures, seed, store=store, progress=True):
             results.append(result)  # noqa: PERF402 - kept one by one, for Ctrl-C
     except KeyboardInterrupt:
         return results, True
     return results, False
+
+
+def _tell_cost(probe: Probe, measures: list[Measure], seed: int, store: Store) -> None:
+    from landscape.auditing import expected_cost, pace
+    from landscape.results import format_seconds
+
+    try:
+        paces = pace(probe)
+    except Exception:
+        logger.debug("no pace", exc_info=True)
+        return  # the measures that need such a pass say why it fails, and the others go on
+    cost = expected_cost(probe, measures, seed, paces, store=store)
+    if cost.seconds > _WORTH_TELLING:
+        typer.echo(f"{cost.passes:.0f} passes, about {format_seconds(cost.seconds)}", err=True)
 
 
 def _slices(probe: Probe, seed: int) -> dict[str, object]:

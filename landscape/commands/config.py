@@ -57,6 +57,8 @@ def _given(option: Any, value: Any) -> Any:
         return [f"{key}={json.dumps(entry)}" for key, entry in value.items()]
     if option.multiple and not isinstance(value, list):
         return [value]
+    if isinstance(value, list) and not option.multiple and option.nargs == 1:
+        return ",".join(map(str, value))  # measures: [hessian-trace, sam-gap]
     return value
 
 

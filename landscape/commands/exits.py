@@ -28,12 +28,21 @@ def or_exit(call: Callable[[], Value]) -> Value:
 def or_exit_with_place(call: Callable[[], Value]) -> Value:
     """Calls the user's code too: whatever it raises is one line with the place, and exit code 2."""
     try:
-        return or_exit(call)
-    except Exception as error:
+        return call()
+    except typer.Exit:
+        raise
+    except SystemExit as error:
         from landscape.tasks import told
 
-        if isinstance(error, typer.Exit):
-            raise
+        fail(
+            f"the code ended the program ({told(error)}); keep what a script runs under "
+            "if __name__ == '__main__'"
+        )
+    except Exception as error:
+        from landscape.tasks import is_own, told
+
+        if is_own(error) and isinstance(error, ValueError | TypeError | OSError):
+            fail(str(error))
         logger.debug("loading failed", exc_info=True)
         fail(f"{told(error)}; -v shows the traceback")
 

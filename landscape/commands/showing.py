@@ -43,6 +43,7 @@ def _show(table: Table) -> None:
     from rich.table import Table as Grid
 
     from landscape.results import format_estimate, format_interval
+    from landscape.viz.sections import edge
 
     console = Console(width=None if sys.stdout.isatty() else 120)
     grid = Grid(title=escape(str(table.extras["task"]["checkpoint"])), title_justify="left")
@@ -77,6 +78,8 @@ def _show(table: Table) -> None:
         "* computed once and shared by all rows with the same mark.",
         highlight=False,
     )
+    if told := edge(table.to_dict()):
+        console.print(f"Edge of stability of gradient descent: {told}.", highlight=False)
     for warning in table.warnings:
         console.print(f"Note: {escape(warning)}", highlight=False)
 

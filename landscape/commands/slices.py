@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landscape.commands.exits import INTERRUPTED, check_writable, fail, or_exit
+from landscape.commands.exits import (
+    INTERRUPTED,
+    check_writable,
+    fail,
+    or_exit,
+    or_exit_with_place,
+)
 from landscape.commands.source import Source, takes_source
 
 if TYPE_CHECKING:
@@ -69,7 +75,6 @@ def slice_(
     if out.suffix in FORMATS:
         fail(f"--out {out} is the data's file, such as slice.nc; a figure is drawn beside it")
     or_exit(lambda: check_tolerance(tolerance, scale))
-    or_exit(lambda: _writable(out))
     mode = "eval" if batch_norm == "interpolate" else batch_norm
     opened = source.open(batch_norm=mode)
     probe, test = opened.probe, None if opened.test is None else opened.test.batches
@@ -82,7 +87,8 @@ def slice_(
     if metric not in drawable:
         fail(f"--metric must be one of {', '.join(drawable)}; got {metric}")
     total = points**dimensions
-    seconds = _seconds_a_point(probe, axes, test)
+    seconds = or_exit_with_place(lambda: _seconds_a_point(probe, axes, test))
+    or_exit(lambda: _writable(out))
     most = " at most" if tolerance is not None else ""
     typer.echo(f"{total} points,{most} about {total * seconds:.0f} s", err=True)
 

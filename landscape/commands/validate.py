@@ -34,8 +34,10 @@ def validate(
 
     opened = source.open()
     found = or_exit_with_place(lambda: pace(opened.probe, seed))
+    metrics = or_exit_with_place(opened.metrics)
     console = Console(width=None if sys.stdout.isatty() else 120)
-    for name, text in _facts(opened, found):
+    told = ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())
+    for name, text in [*_facts(opened, found), ("metrics", told.replace("_", " "))]:
         console.print(f"[bold]{name:<13}[/] {escape(text)}", highlight=False)
     _presets(console, opened.probe, found, seed)
 
@@ -66,8 +68,10 @@ def _facts(opened: Opened, found: Cost) -> list[tuple[str, str]]:
         ("two passes", f"agree: loss {probe.loss():.6g}, fingerprint {told['data'][:12]}"),
         (
             "one pass",
-            (f"{forward} forward, {gradient} with gradient, {product} a Hessian product on "
-            f"{probe.device}"),
+            (
+                f"{forward} forward, {gradient} with gradient, {product} a Hessian product on "
+                f"{probe.device}"
+            ),
         ),
         ("symmetries", _symmetries(probe)),
     ]
@@ -100,7 +104,7 @@ def _symmetries(probe: Probe) -> str:
     if probe.size > _SEARCHED:
         return f"not looked for in models above {_SEARCHED:,} parameters"
     kinds = Counter(symmetry.kind for symmetry in find_symmetries(probe))
-    return ", ".join(f"{kind} at {count} places" for kind, count in kinds.items()) or "none found"
+    return ", ".join(f"{kind} ({count})" for kind, count in kinds.items()) or "none found"
 
 
 def _presets(console: Console, probe: Probe, found: Cost, seed: int) -> None:

@@ -56,7 +56,7 @@ class NoiseRequest:
 
     def planned(self, probe: Probe) -> Cost:
         """What it will cost."""
-        held = vector_bytes(probe, 8 * self.pairs, max(self.memory, 8 * 8 * probe.size))
+        held = vector_bytes(probe, 8, 8 * max(self.memory, probe.size * probe.dtype.itemsize))
         return Cost(forwards=self.passes * share(probe, self.points), peak_memory=held)
 
     def compute(self, probe: Probe) -> NoiseLosses:

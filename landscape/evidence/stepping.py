@@ -16,7 +16,7 @@ from landscape.evidence.example_gradients import ExampleGradientsRequest
 from landscape.evidence.parts import PartsRequest
 from landscape.evidence.planning import share
 from landscape.geometry import Euclidean, Geometry, Norm, checked_norm
-from landscape.probing import Probe
+from landscape.probing import NotApplicableError, Probe
 from landscape.results import Cost
 
 Array = NDArray[np.float64]
@@ -97,11 +97,14 @@ class OnFisherMask(Rule):
             Masked gradients.
 
         Raises:
-            ValueError: If the data have no single examples.
+            NotApplicableError: If the data have no single examples.
         """
         examples = probe.evidence(self.examples)
         if examples is None:
-            raise ValueError("the batches cannot be cut into single examples")
+            raise NotApplicableError(
+                "the batches cannot be cut into single examples: their tensors have no common "
+                "first dimension, or it does not count examples"
+            )
         fisher = examples.diagonal
         kept = max(1, round(self.fraction * len(fisher)))
         mask = torch.zeros_like(fisher)

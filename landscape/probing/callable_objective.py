@@ -61,8 +61,22 @@ class CallableObjective(Objective):
         return self.evaluate(model, batch).total
 
     def evaluate(self, model: nn.Module, batch: Any) -> Terms:
-        """Calls the function and reads what it returned."""
-        returned = self._function(model, batch)
+        """Calls the function and reads what it returned.
+
+        It may take derivatives by the inputs, also where none by the weights are asked for.
+
+        Returns:
+            The terms, with their graph where one is recorded.
+        """
+        recording = torch.is_grad_enabled()
+        with torch.enable_grad():
+            terms = self._read(self._function(model, batch), batch)
+        if recording:
+            return terms
+        losses = None if terms.losses is None else terms.losses.detach()
+        return Terms(terms.total.detach(), terms.count, losses)
+
+    def _read(self, returned: Any, batch: Any) -> Terms:
         if isinstance(returned, tuple):
             total, count = returned
             return Terms(total.double(), int(count), None)

@@ -9,7 +9,14 @@ from landscape.tasks.digits import (
     digits_task,
     train_digits,
 )
-from landscape.tasks.importing import folder_of, importable, is_reference, parsed, told
+from landscape.tasks.importing import (
+    folder_of,
+    importable,
+    is_own,
+    is_reference,
+    parsed,
+    told,
+)
 from landscape.tasks.opening import Opened, Settings, open_task
 from landscape.tasks.slicing import directions_of
 from landscape.tasks.task import Task
@@ -28,6 +35,7 @@ __all__ = [
     "directions_of",
     "folder_of",
     "importable",
+    "is_own",
     "is_reference",
     "named_task",
     "open_task",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ def hugging_face_source(
     weights = [name for name in _WEIGHTS if (folder / name).is_file()]
     names = None if head == "causal_lm" else getattr(config, "label2id", None)
     return ModelSource(
-        build=partial(auto.from_config, config),
+        build=lambda: auto.from_config(config),
         name=f"{config.model_type} ({folder.name})",
         objective=_problem(config, head),
         directory=folder,

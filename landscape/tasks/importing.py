@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+_OWN = str(Path(__file__).parents[1])
+
 logger = logging.getLogger(__name__)
 
 
@@ -118,16 +120,26 @@ def told(error: BaseException) -> str:
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     if isinstance(error, SyntaxError):
         return f"{text} ({error.filename}, line {error.lineno})"
-    own = str(Path(__file__).parents[1])
-    places = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "site-packages" not in frame.filename
-        and not frame.filename.startswith((own, "<frozen", sys.base_prefix))
-    ]
+    places = [frame for frame in _frames(error) if not frame.filename.startswith(_OWN)]
     if not places:
         return text
     return f"{text} ({Path(places[-1].filename).name}, line {places[-1].lineno})"
+
+
+def is_own(error: BaseException) -> bool:
+    """Whether an error was raised by this package, or a library it called, not by user's code."""
+    frames = _frames(error)
+    return not frames or frames[-1].filename.startswith(_OWN)
+
+
+def _frames(error: BaseException) -> list[traceback.FrameSummary]:
+    """Where an error passed, without the libraries."""
+    return [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "site-packages" not in frame.filename
+        and not frame.filename.startswith(("<frozen", sys.base_prefix))
+    ]
 
 
 def parsed(arguments: Iterable[str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from landscape.tasks.checkpoints.converting import converted
 from landscape.tasks.checkpoints.directories import read_content
 from landscape.tasks.checkpoints.errors import CheckpointError, listed
 from landscape.tasks.checkpoints.fitting import fit_into
@@ -54,7 +55,15 @@ class Checkpoint:
             CheckpointError: If names are missing or unexpected, a shape is wrong, or values are
                 of a kind that cannot be used; it lists them.
         """
-        return tuple(fit_into(model, self.state, self.path, allow_missing=allow_missing))
+        try:
+            return tuple(fit_into(model, self.state, self.path))
+        except CheckpointError:
+            state = converted(model, self.state)
+            if state is None and not allow_missing:
+                raise
+        notes = ["names converted by transformers"] if state is not None else []
+        state = self.state if state is None else state
+        return (*notes, *fit_into(model, state, self.path, allow_missing=allow_missing))
 
     def momentum(self, model: nn.Module) -> dict[str, Tensor] | None:
         """The optimiser's running mean of gradients.

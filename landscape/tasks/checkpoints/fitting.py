@@ -90,6 +90,12 @@ def fit_into(
     return translation.notes() + [f"{entry}, allowed" for entry in _names(missing, unexpected)]
 
 
+def matches(model: nn.Module, state: Mapping[str, Tensor]) -> int:
+    """How many tensors of a model a state has, its names read in the best way."""
+    names = sorted(cleaned(name) for name in state)
+    return len(_best(names, _Wanted(model), partly=True).hits(names))
+
+
 def _is_dispensable(name: str, tensor: Tensor) -> bool:
     if not _DISPENSABLE.fullmatch(name):
         return False
