@@ -13,7 +13,7 @@ from landscape.measures import Measure, evidence_key, resolve
 from landscape.probing import Probe
 from landscape.results import Cost, Estimate, Result, Status, Store, Table
 
-_WORTH_A_SECOND_LOOK = 5  # seconds
+_WORTH_A_SECOND_LOOK = 10  # seconds
 
 logger = logging.getLogger(__name__)
 

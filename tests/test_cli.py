@@ -299,3 +299,25 @@ def test_initial_weights_make_distances_known(tmp_path):
     wrong = run(*measured, "--initial", tmp_path / "nowhere.pt")
     assert wrong.exit_code == 2
     assert "nowhere.pt" in wrong.output
+
+
+def test_an_audit_that_measured_nothing_is_an_error(tmp_path):
+    done = run("audit", "--measures", "momentum-gap", "--samples", 60, "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert "nothing could be measured" in done.stderr
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["results"]
+
+
+def test_products_by_differences_are_asked_for_by_name(tmp_path):
+    values = {}
+    for way in ("auto", "finite_difference"):
+        out = tmp_path / way
+        done = run(
+            "audit", "--measures", "hessian-top-eigenvalue", "--samples", 60, "--products", way,
+            "--dtype", "float64", "--out", out,
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+        report = json.loads((out / "report.json").read_text())
+        values[report["provenance"]["products"]] = report["results"][0]["value"]
+    assert values["finite_difference"] == pytest.approx(values["auto"], rel=1e-5)
+    assert values["finite_difference"] != values["auto"]

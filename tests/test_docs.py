@@ -6,6 +6,7 @@ import doctest
 import importlib
 import pkgutil
 import re
+import textwrap
 from pathlib import Path
 
 import matplotlib as mpl
@@ -36,13 +37,28 @@ def test_the_docstring_examples_were_found():
     assert found >= 8
 
 
-def test_the_readme_runs(capsys):
+def blocks(page):
+    found = re.findall(r"^( *)```python\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(block) for _, block in found]
+
+
+PAGES = [
+    page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if blocks(page)
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_code_of_a_page_runs(page, capsys, tmp_path, monkeypatch):
+    # Those of docs/how-to are run by test_how_to.py.
+    monkeypatch.chdir(tmp_path)
     mpl.use("agg")
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
-    assert "hessian-trace" in capsys.readouterr().out
+    for block in blocks(page):
+        exec(compile(block, page.name, "exec"), {})
+    assert capsys.readouterr().out
+
+
+def test_the_pages_with_code_are_known():
+    assert {"README.md", "slices.md", "symmetries.md"} <= {page.name for page in PAGES}
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md")))

@@ -96,8 +96,14 @@ def audit(
     if checks:
         table.extras["cross_check"] = checks
     write_audit(table, out, as_json=as_json)
+    _end(results, interrupted=interrupted)
+
+
+def _end(results: list[Result], *, interrupted: bool) -> None:
     if interrupted:
         raise typer.Exit(INTERRUPTED)
+    if not any(result.status.measured for result in results):
+        fail("nothing could be measured; the report says why", MEASURE_FAILED)
     if any(result.status.value == "failed" for result in results):
         raise typer.Exit(MEASURE_FAILED)
 

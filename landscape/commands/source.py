@@ -35,6 +35,15 @@ class Precision(StrEnum):
     FLOAT64 = "float64"
 
 
+class Ways(StrEnum):
+    """How Hessian products are computed."""
+
+    AUTO = "auto"
+    LOOP = "loop"
+    BATCHED = "batched"
+    FINITE_DIFFERENCE = "finite_difference"
+
+
 _TASK, _DATA, _WEIGHTS = "What is measured", "Data", "Weights"
 _Text = str | None
 _File = Path | None
@@ -125,6 +134,10 @@ class Source:
         Precision.FLOAT32
     )
 
+    products: Annotated[
+        Ways, _option("finite_difference where no second derivative is to be had.", _WEIGHTS)
+    ] = Ways.AUTO
+
     def open(self, **further: Any) -> Opened:
         """Loads everything; what goes wrong ends the command in one line.
 
@@ -207,6 +220,7 @@ class Source:
             weight_decay=self.weight_decay,
             dtype=getattr(torch, self.dtype.value),
             initial=self.initial,
+            products=self.products.value,
             **further,
         )
 

@@ -26,7 +26,7 @@ _WALLS = {
     "CheckpointFunctionBackward": CHECKPOINTING,
     "torch::autograd::Error": (
         "an operation of the model can be differentiated only once (once_differentiable); use "
-        "products='finite_difference'"
+        "products='finite_difference' (--products finite_difference on the command line)"
     ),
 }
 

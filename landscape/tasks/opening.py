@@ -16,6 +16,7 @@ from landscape.probing import (
     Metric,
     Objective,
     Probe,
+    Products,
     WeightDecay,
     as_objective,
 )
@@ -49,6 +50,7 @@ class Settings:
         device: "cpu", "cuda", ...; None takes the model's.
         dtype: torch.float32 or torch.float64; None takes the model's.
         batch_norm: As ``landscape.Probe`` takes it.
+        products: As ``landscape.Probe`` takes it.
         initial: Checkpoint of the weights before training.
     """
 
@@ -63,6 +65,7 @@ class Settings:
     device: str | None = None
     dtype: torch.dtype | None = None
     batch_norm: BatchNormMode = "eval"
+    products: Products = "auto"
     initial: Path | None = None
 
     def objective_of(self, task: Task) -> Objective:
@@ -183,6 +186,7 @@ def open_task(
         device=settings.device,
         dtype=settings.dtype,
         batch_norm=settings.batch_norm,
+        products=settings.products,
         momentum=None if found is None else found.momentum(model),
         initial=initial,
         blocks=tuple(task.blocks),
@@ -194,7 +198,7 @@ def open_task(
         model=model,
         probe=probe,
         train=train,
-        test=None if task.test is None else batches_of(task.test, batch_size=train.batch_size),
+        test=None if task.test is None else _test(task.test, train),
         learning_rate=None if found is None else found.learning_rate(),
         notes=tuple(notes),
     )
@@ -234,6 +238,10 @@ def _train(task: Task, model: nn.Module, objective: Objective, settings: Setting
         task.train, samples=settings.samples, data_seed=settings.data_seed, batch_size=size
     )
     return replace(smaller, facts={**smaller.facts, "batch_size": f"{size}, to fit in memory"})
+
+
+def _test(source: Any, train: Batched) -> Batched:
+    return batches_of(source, default_batch_size=train.batch_size or 500)
 
 
 def _metrics(task: Task, probe: Probe) -> Mapping[str, Metric]:
