@@ -319,5 +319,5 @@ def test_products_by_differences_are_asked_for_by_name(tmp_path):
         assert done.exit_code == 0, done.output
         report = json.loads((out / "report.json").read_text())
         values[report["provenance"]["products"]] = report["results"][0]["value"]
-    assert values["finite_difference"] == pytest.approx(values["auto"], rel=1e-5)
+    assert values["finite_difference"] == pytest.approx(values["auto"], rel=1e-3)  # kinks of ReLU
     assert values["finite_difference"] != values["auto"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from landscape.linalg import (
@@ -89,6 +89,17 @@ def spectra(draw):
     exponent=st.floats(0.25, 1.9),
     steps=st.integers(2, 30),
     seed=st.integers(0, 1000),
+)
+@example(  # atoms at zero beside tight clusters: a Gauss node comes to lie at the end of Radau's
+    values=np.array(
+        [2.99994145, 2.99986588, 2.99985985, 2.99992869, 3.0000621, 3.00003864, 3.00006942]
+        + [0.00998357, 0.00977499, 0.01001093, 0.00999243, 0.0101421, 0.01008437]
+        + [-0.99997979, -1.00007584, -0.99992739]
+        + [0.0] * 6
+    ),
+    exponent=0.5,
+    steps=12,
+    seed=0,
 )
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
 def test_the_bracket_holds_the_truth(values, exponent, steps, seed):

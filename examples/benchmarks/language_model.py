@@ -78,7 +78,7 @@ def main() -> None:
         "validate": validation,
         "audit": audit,
         "results": {
-            entry["measure"]: {key: entry[key] for key in ("value", "low", "high", "status")}
+            entry["measure"]: {key: entry[key] for key in ("value", "interval", "status")}
             for entry in report["results"]
         },
     }

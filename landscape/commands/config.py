@@ -39,9 +39,11 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         fail(f"--config {path} must hold options by name, such as 'measures: quick'")
     entries = {str(key).replace("-", "_"): value for key, value in found.items()}
     known = {option.name: option for option in context.command.params}
-    if unknown := sorted(
-        entries.keys() - known.keys() - {"landscape"} | entries.keys() & {"config"}
-    ):
+    # One file serves all commands: what belongs to another one is left to that.
+    others = context.parent.command.commands.values() if context.parent else ()  # type: ignore[attr-defined]
+    elsewhere = {option.name for command in others for option in command.params}
+    unknown = sorted((entries.keys() - known.keys() - elsewhere) | (entries.keys() & {"config"}))
+    if unknown:
         names = ", ".join(sorted(name for name in known if name not in {None, "config"}))
         fail(f"--config {path} has no option {', '.join(unknown)}; there are {names}")
     defaults = {
@@ -54,7 +56,12 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
 def _given(option: Any, value: Any) -> Any:
     """A value as the command line would give it."""
     if isinstance(value, Mapping):  # arg: {width: 3}
-        return [f"{key}={json.dumps(entry)}" for key, entry in value.items()]
+        return [
+            f"{key}={entry if isinstance(entry, str) else json.dumps(entry)}"
+            for key, entry in value.items()
+        ]
+    if isinstance(value, bool) and not getattr(option, "is_flag", False):
+        return str(value).lower()  # which no number is
     if option.multiple and not isinstance(value, list):
         return [value]
     if isinstance(value, list) and not option.multiple and option.nargs == 1:

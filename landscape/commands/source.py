@@ -116,6 +116,15 @@ class Source:
     image_size: Annotated[tuple[int, int] | None, _option("Height and width of images.", _DATA)] = (
         None
     )
+    mean: Annotated[
+        list[float] | None, _option("Of each channel of images in [0, 1] (repeatable).", _DATA)
+    ] = None
+    std: Annotated[
+        list[float] | None, _option("Of each channel, with --mean (repeatable).", _DATA)
+    ] = None
+    processor: Annotated[
+        _File, _option("Directory of an image processor; the model's if left out.", _DATA)
+    ] = None
     initial: Annotated[
         _File,
         _option("Weights before training, for measures of the distance from them.", _WEIGHTS),
@@ -199,6 +208,9 @@ class Source:
                 tokenizer=self.tokenizer,
                 max_length=self.max_length,
                 image_size=self.image_size,
+                mean=tuple(self.mean) if self.mean else None,
+                std=tuple(self.std) if self.std else None,
+                processor=self.processor,
                 split=self.split,
                 seed=self.data_seed,
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from landscape.tasks import Opened
     from landscape.tasks.data import Batched
 
+# How files were read, where that can go wrong unseen.
+_READ_AS = ("inputs", "text", "target", "classes", "pixels", "padded_with")
 # The search takes some copies of the model in double precision.
 _SEARCHED = 20_000_000
 
@@ -64,6 +67,11 @@ def _facts(opened: Opened, found: Cost) -> list[tuple[str, str]]:
         *(("", note) for note in told["handled"]),
         ("objective", probe.objective.name),
         ("train data", _data(opened.train, probe)),
+        *(
+            ("", f"{key}: {_short(opened.train.facts[key])}")
+            for key in _READ_AS
+            if key in opened.train.facts
+        ),
         ("test data", "none" if opened.test is None else _data(opened.test, None)),
         ("two passes", f"agree: loss {probe.loss():.6g}, fingerprint {told['data'][:12]}"),
         (
@@ -96,6 +104,15 @@ def _data(data: Batched, probe: Probe | None) -> str:
     size = "batches of their own" if data.batch_size is None else f"batches of {data.batch_size}"
     terms = "" if probe is None else f", {probe.terms:,} loss terms"
     return f"{count}{some} in {size}{terms}, from {data.facts['source']}"
+
+
+def _short(value: object) -> str:
+    """A fact of the data in a line."""
+    if isinstance(value, Mapping):
+        entries = [f"{key} = {entry}" for key, entry in value.items()]
+    else:
+        entries = list(map(str, value)) if isinstance(value, list | tuple) else [str(value)]
+    return ", ".join(entries[:12]) + (f" and {len(entries) - 12} more" if len(entries) > 12 else "")
 
 
 def _symmetries(probe: Probe) -> str:

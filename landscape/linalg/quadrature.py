@@ -32,6 +32,8 @@ Function = Callable[[Array], Array]
 # (docs/benchmarks/calibration.json).
 _PLACE_SHIFT = 0.05
 _PLACE_ERROR = 0.20
+# Of the largest node: how far below zero the node of a Radau rule is put.
+_END = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,8 +195,11 @@ def _rules(chain: Chain, function: Function, *, signed: bool) -> tuple[Array, Ar
         bordered = np.zeros((count + 1, count + 1))
         bordered[:count, :count] = matrix
         bordered[count, count - 1] = bordered[count - 1, count] = coupling
-        # The last diagonal entry that makes the bordered matrix singular puts a node at 0.
-        bordered[count, count] = unit @ np.linalg.lstsq(matrix, unit, rcond=None)[0]
+        # The last diagonal entry that makes the bordered matrix singular puts a node at 0; or just
+        # below, where the rule without it has one at 0 already and the system no solution.
+        end = _END * diagonal[:count].max(initial=1e-300)
+        shifted = matrix + end * np.eye(count)
+        bordered[count, count] = unit @ np.linalg.solve(shifted, unit) - end
         radau.append(_apply(bordered, in_t) * chain.mass)
     if chain.exact:  # its own Gauss rule has no error
         gauss[-1] = radau[-1] = whole

@@ -19,7 +19,7 @@ from landscape.probing.supervised import (
     MeanSquaredError,
     Supervised,
 )
-from landscape.probing.token_objectives import CausalLM, MaskedLM, Seq2Seq
+from landscape.probing.token_objectives import CausalLM, MaskedLM, Seq2Seq, TokenObjective
 from landscape.probing.weight_decay import WeightDecay
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "Seq2Seq",
     "Supervised",
     "Terms",
+    "TokenObjective",
     "WeightDecay",
     "as_objective",
 ]

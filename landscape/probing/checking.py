@@ -76,7 +76,9 @@ def checked_pass(snapshot: Snapshot, space: ParamSpace, batches: Batches) -> Bas
         if snapshot.recalibrates:
             snapshot.recalibrate({}, batches)
         data_hash = hashlib.blake2b("".join(hashes).encode(), digest_size=16).hexdigest()
-        first = gradient_pass(snapshot, space, batches, data_hash)
+        for batch in batches:
+            snapshot.objective.check(batch)
+        first = _first_pass(snapshot, space, batches, data_hash)
         second = gradient_pass(snapshot, space, batches, data_hash)
     if not (math.isfinite(first.loss) and bool(first.gradient.isfinite().all())):
         raise ValueError(
@@ -100,6 +102,20 @@ def checked_pass(snapshot: Snapshot, space: ParamSpace, batches: Batches) -> Bas
     if first.unused:
         logger.warning("no gradient reaches %s", ", ".join(first.unused))
     return first
+
+
+def _first_pass(
+    snapshot: Snapshot, space: ParamSpace, batches: Batches, data_hash: str
+) -> BasePass:
+    try:
+        return gradient_pass(snapshot, space, batches, data_hash)
+    except IndexError as error:
+        if "out of bounds" not in str(error):
+            raise
+        raise ValueError(
+            f"{str(error).rstrip('.')}: a target is the number of a class for which the model has "
+            "no output; compare the classes of the data with the size of the last layer"
+        ) from error
 
 
 def gradient_pass(

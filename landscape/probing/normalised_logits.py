@@ -44,6 +44,10 @@ class NormalisedLogits(Objective):
         normalised: Tensor = centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-10)
         return normalised
 
+    def check(self, batch: Any) -> None:
+        """As the objective behind it."""
+        self._objective.check(batch)
+
     def losses(self, outputs: Tensor, batch: Any) -> Tensor:
         """Losses of the objective behind it."""
         return self._objective.losses(outputs, batch)

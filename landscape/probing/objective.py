@@ -97,6 +97,9 @@ class Objective(ABC):
             f"objective {self.name!r} has no targets to draw from the model's distribution"
         )
 
+    def check(self, batch: Any) -> None:  # noqa: B027 - to override
+        """Refuses batches that would be misread; called once for each, at construction."""
+
     def penalty(self, model: nn.Module) -> Tensor | None:  # noqa: ARG002
         """What is added to the mean loss for the weights themselves, float64; to override."""
         return None

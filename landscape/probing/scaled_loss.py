@@ -36,6 +36,10 @@ class ScaledLoss(Objective):
         """Outputs of the objective behind it."""
         return self._objective.outputs(model, batch)
 
+    def check(self, batch: Any) -> None:
+        """As the objective behind it."""
+        self._objective.check(batch)
+
     def losses(self, outputs: Tensor, batch: Any) -> Tensor:
         """Multiples of the losses of the objective behind it."""
         return self._factor * self._objective.losses(outputs, batch)

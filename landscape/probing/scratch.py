@@ -132,7 +132,14 @@ class Scratch:
             return [_Moments.of_terms(objective.evaluate(model, batch))]
         outputs = objective.outputs(model, batch)
         found = [_Moments.of_terms(objective.penalised(objective.reduce(outputs, batch), model))]
-        found += [_Moments.of(metric(outputs, batch)) for metric in metrics.values()]
+        for name, metric in metrics.items():
+            values = metric(outputs, batch)
+            if values.dim() == 0:
+                raise ValueError(
+                    f"metric {name!r} gives one number for a batch; it must give one an example, "
+                    "so that batches of different sizes are weighted right"
+                )
+            found.append(_Moments.of(values))
         return found
 
 

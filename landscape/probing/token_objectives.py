@@ -84,7 +84,27 @@ class CausalLM(TokenObjective):
         ids: Tensor = batch["input_ids"]
         if "attention_mask" not in batch:
             return ids
-        return ids.masked_fill(batch["attention_mask"] == 0, self.ignore_index)
+        told = batch["attention_mask"] != 0
+        # The first token after padding on the left has nothing to be predicted from.
+        seen = torch.cat([torch.zeros_like(told[:, :1]), told[:, :-1]], 1)
+        return ids.masked_fill(~(told & seen), self.ignore_index)
+
+    def check(self, batch: Any) -> None:
+        """Refuses labels that are shifted already.
+
+        Raises:
+            ValueError: If each label is the token that follows in the inputs.
+        """
+        inputs = batch.get("input_ids") if isinstance(batch, Mapping) else batch[0]
+        labels = self._labels(batch)
+        if not isinstance(inputs, Tensor) or inputs.shape != labels.shape or labels.shape[1] < 4:
+            return
+        if torch.equal(labels[:, :-1], inputs[:, 1:]) and not torch.equal(labels, inputs):
+            raise ValueError(
+                "the labels are those of the following tokens already, and objective 'causal_lm' "
+                "shifts them itself; give labels equal to the inputs, or objective 'masked_lm', "
+                "which does not shift"
+            )
 
     def sampled(self, outputs: Tensor, batch: Any, generator: torch.Generator) -> Any:
         """As for any cross-entropy, with labels written into the batch where it has none."""

@@ -33,31 +33,36 @@ class WeightDecay(Objective):
         self.has_accuracy = objective.has_accuracy
         self.has_margins = objective.has_margins
         self.curvature = coefficient
-        self._objective, self._coefficient = objective, coefficient
+        #: The data loss.
+        self.inner, self._coefficient = objective, coefficient
 
     def outputs(self, model: nn.Module, batch: Any) -> Tensor:
         """Outputs of the objective behind it."""
-        return self._objective.outputs(model, batch)
+        return self.inner.outputs(model, batch)
+
+    def check(self, batch: Any) -> None:
+        """As the objective behind it."""
+        self.inner.check(batch)
 
     def losses(self, outputs: Tensor, batch: Any) -> Tensor:
         """Losses of the data alone: outputs do not know the weights."""
-        return self._objective.losses(outputs, batch)
+        return self.inner.losses(outputs, batch)
 
     def total(self, outputs: Tensor, batch: Any) -> Tensor:
         """Sum of the losses of the data alone."""
-        return self._objective.total(outputs, batch)
+        return self.inner.total(outputs, batch)
 
     def correct(self, outputs: Tensor, batch: Any) -> Tensor:
         """Unchanged by the penalty."""
-        return self._objective.correct(outputs, batch)
+        return self.inner.correct(outputs, batch)
 
     def margins(self, outputs: Tensor, batch: Any) -> Tensor:
         """Unchanged by the penalty."""
-        return self._objective.margins(outputs, batch)
+        return self.inner.margins(outputs, batch)
 
     def evaluate(self, model: nn.Module, batch: Any) -> Terms:
         """Terms with the penalty in each."""
-        return self.penalised(self._objective.evaluate(model, batch), model)
+        return self.penalised(self.inner.evaluate(model, batch), model)
 
     def penalty(self, model: nn.Module) -> Tensor:
         """c/2 ||w||^2."""

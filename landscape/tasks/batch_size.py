@@ -32,7 +32,11 @@ def fitting_batch_size(
     source = train.batches
     if not isinstance(source, ExampleBatches) or len(source) < 1 or (train.examples or 0) < _MORE:
         return None
-    rows = source.rows[:_MORE]
+    rows = list(source.rows)
+    lengths = getattr(source.examples, "lengths", None)
+    if lengths is not None:  # a batch of the longest takes most
+        rows.sort(key=lambda row: -lengths[row])
+    rows = rows[:_MORE]
     batches = [source.examples.batch(rows[:_FEW]), source.examples.batch(rows)]
     few, more = Probe(model, objective, batches, device=device, products="loop").graph_bytes()
     each = (more - few) / (_MORE - _FEW)

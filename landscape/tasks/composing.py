@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from landscape.probing import OBJECTIVES
-from landscape.tasks.data import DataOptions, read_examples
+from landscape.tasks.data import DataOptions, Settled, TensorExamples, read_examples
+from landscape.tasks.data.images import ImageExamples
 from landscape.tasks.importing import imported, is_reference, with_arguments
 from landscape.tasks.models import ModelSource, model_source
 from landscape.tasks.task import Task
 
 # How the labels of the data are to be read for an objective that is known by name.
-_CLASSES = {"sequence_classification", "image_classification", "token_classification"}
+_CLASSES = {"sequence_classification", "image_classification"}
 _TEXT = {"causal_lm", "masked_lm", "seq2seq", "sequence_classification", "mse", "bce"}
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spiece.model")
 _PROCESSOR = "preprocessor_config.json"
@@ -48,7 +49,7 @@ def composed_task(
         ValueError: If a part is missing or of no known kind.
     """
     source = model_source(model, arguments, objective)
-    if objective is None or objective in _CLASSES:
+    if objective is None or objective in {*_CLASSES, "token_classification"}:
         objective = source.objective or objective
     if objective is None:
         raise ValueError(f"--objective is missing: one of {', '.join(OBJECTIVES)}, or file.py:name")
@@ -63,12 +64,19 @@ def composed_task(
             )
         chosen = imported(objective)
     reader = _Reader(source, objective, options or DataOptions())
+    train = reader.read(data)
+    settled = getattr(train, "settled", None)
     test = test_data or (data if test_split else None)
+    _refuse_channels(source, train)
+    if source.pools and source.pad_token_id is None and hasattr(train, "pad_token_id"):
+        source = source.padded_with(train.pad_token_id)
     return Task(
         model=source.build,
         objective=chosen,
-        train=reader.read(data),
-        test=None if test is None else replace(reader, test_split=test_split).read(test),
+        train=train,
+        test=None
+        if test is None
+        else replace(reader, test_split=test_split, settled=settled).read(test),
         name=source.name,
         checkpoint=source.checkpoint,
     )
@@ -82,6 +90,7 @@ class _Reader:
     objective: str
     options: DataOptions
     test_split: str | None = None
+    settled: Settled | None = None
 
     def read(self, text: str) -> Any:
         path = Path(text)
@@ -91,20 +100,44 @@ class _Reader:
 
     def _options(self, path: Path) -> DataOptions:
         kind = "cross_entropy" if self.objective in _CLASSES else self.objective
+        pools = self.source.pools
         given = replace(
             self.options,
             objective=kind if kind in OBJECTIVES else None,
             label_names=self.source.label_names,
+            pad_token_id=self.source.pad_token_id if pools else None,
+            like=self.settled,
             split=self.test_split or self.options.split,
         )
         folder = self.source.directory
-        if folder is None or path.suffix == ".npz":
+        if folder is None:
             return given
-        if self.objective in _TEXT and _has(folder, _TOKENIZERS) and not given.tokenizer:
+        if (
+            self.objective in _TEXT
+            and path.suffix != ".npz"
+            and _has(folder, _TOKENIZERS)
+            and not given.tokenizer
+        ):
             given = replace(given, tokenizer=folder)
-        if self.source.objective == "image_classification" and _has(folder, (_PROCESSOR,)):
+        own = given.processor is None and given.mean is None and _has(folder, (_PROCESSOR,))
+        if own and self.source.objective == "image_classification":
             given = replace(given, processor=folder)
         return given
+
+
+def _refuse_channels(source: ModelSource, train: Any) -> None:
+    """Refuses images without a processor that have not the channels that the model takes."""
+    if source.channels is None or not isinstance(train, ImageExamples | TensorExamples):
+        return
+    batch = train.batch([0])
+    shape = tuple(batch[0].shape[1:]) if isinstance(batch, tuple) else ()
+    if len(shape) == 3 and shape[0] != source.channels:
+        raise ValueError(
+            f"images of {train.facts['source']} have the shape {shape}, and the model takes "
+            f"{source.channels} channels, which come first; the model's processor would see to it, "
+            f"but there is no {_PROCESSOR} in {source.directory}: save it there, or give the "
+            "directory that has it with processor"
+        )
 
 
 def _has(folder: Path, names: tuple[str, ...]) -> bool:

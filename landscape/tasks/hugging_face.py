@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from landscape.tasks.checkpoints import HUGGING_FACE_WEIGHTS
 from landscape.tasks.models import ModelSource
 
 # By the ending of the architecture's name: the objective, and the Auto class that has the head.
@@ -20,12 +21,6 @@ _HEADS = {
 }
 _AUTO = dict(_HEADS.values())
 _PROBLEMS = {"regression": "mse", "multi_label_classification": "bce"}
-_WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 
 
 def hugging_face_source(
@@ -65,7 +60,7 @@ def hugging_face_source(
     auto = getattr(transformers, _AUTO[head])
     if type(config) not in auto._model_mapping:
         raise ValueError(f"transformers has no {head} head for {config.model_type} models")
-    weights = [name for name in _WEIGHTS if (folder / name).is_file()]
+    weights = [name for name in HUGGING_FACE_WEIGHTS if (folder / name).is_file()]
     names = None if head == "causal_lm" else getattr(config, "label2id", None)
     return ModelSource(
         build=lambda: auto.from_config(config),
@@ -74,6 +69,9 @@ def hugging_face_source(
         directory=folder,
         checkpoint=folder if weights and not path.is_file() else None,
         label_names=names or None,
+        channels=getattr(config, "num_channels", None),
+        pad_token_id=_pad(config),
+        pools=head == "sequence_classification",
     )
 
 
@@ -87,6 +85,11 @@ def _head(config: Any, path: Path) -> str:
         f"{path} names {told}, from which no head follows; give --objective, one of "
         f"{', '.join(_AUTO)}"
     )
+
+
+def _pad(config: Any) -> int | None:
+    given = getattr(config.get_text_config(), "pad_token_id", None)
+    return given if isinstance(given, int) and given >= 0 else None  # -1 stands for none
 
 
 def _problem(config: Any, head: str) -> str:

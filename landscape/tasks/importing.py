@@ -6,6 +6,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import json
 import logging
 import sys
 import traceback
@@ -15,8 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import yaml
-
+# From which files were imported.
+_FOLDERS: set[Path] = set()
 _OWN = str(Path(__file__).parents[1])
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ def _from_file(path: Path) -> ModuleType:
         return known
     if known is not None or importlib.util.find_spec(name) != _spec(name, path):
         name = f"{name}_{hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()}"
+    _forget_neighbours(path.parent)
     spec = _spec(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
@@ -108,6 +110,16 @@ def _from_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def _forget_neighbours(folder: Path) -> None:
+    """Modules of other folders that would be taken for files of this one are imported anew."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        elsewhere = file is not None and Path(file).parent in _FOLDERS - {folder}
+        if elsewhere and (folder / f"{name}.py").is_file():
+            del sys.modules[name]
+    _FOLDERS.add(folder)
 
 
 def _spec(name: str, path: Path) -> Any:
@@ -143,7 +155,7 @@ def _frames(error: BaseException) -> list[traceback.FrameSummary]:
 
 
 def parsed(arguments: Iterable[str]) -> dict[str, Any]:
-    """``key=value`` pairs; values as YAML has them: 3, 0.1, true, [1, 2], text.
+    """``key=value`` pairs; values are JSON (3, 1e-3, true, null, [1, 2]), or else text.
 
     Returns:
         Values by key.
@@ -156,11 +168,22 @@ def parsed(arguments: Iterable[str]) -> dict[str, Any]:
         key, equals, value = argument.partition("=")
         if not equals or not key.isidentifier():
             raise ValueError(f"--arg takes key=value, got {argument!r}")
-        try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            found[key] = value
+        found[key] = _value(value)
     return found
+
+
+def _value(text: str) -> Any:
+    plain = {"True": True, "False": False, "None": None}  # as Python writes them
+    if text in plain:
+        return plain[text]
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)  # .5 and 1. are no JSON
+    except ValueError:
+        return text
 
 
 def with_arguments(function: Any, arguments: Mapping[str, Any], name: str) -> Any:

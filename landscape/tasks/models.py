@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ class ModelSource:
         directory: With weights, tokenizer or processor.
         checkpoint: The weights that come with it.
         label_names: Its classes by name.
+        channels: Of the images that it takes.
+        pad_token_id: Token that it takes for padding.
+        pools: Whether it has one output a text, which may be read at the last token.
     """
 
     build: nn.Module | Callable[..., nn.Module]
@@ -34,6 +37,28 @@ class ModelSource:
     directory: Path | None = None
     checkpoint: Path | None = None
     label_names: Mapping[str, int] | None = None
+    channels: int | None = None
+    pad_token_id: int | None = None
+    pools: bool = False
+
+    def padded_with(self, token: int) -> ModelSource:
+        """The source of the same model, told the token that batches of text are padded with.
+
+        It is told once the model is made: told before, its embedding would stay without gradient.
+
+        Args:
+            token: Its number.
+
+        Returns:
+            The source.
+        """
+
+        def build() -> nn.Module:
+            model: Any = self.build() if callable(self.build) else self.build
+            model.config.get_text_config().pad_token_id = token
+            return model  # type: ignore[no-any-return]
+
+        return replace(self, build=build, pad_token_id=token)
 
 
 def model_source(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,13 +14,16 @@ from torch import Tensor, nn
 
 from landscape.probing import (
     BatchNormMode,
+    CrossEntropy,
     Metric,
     Objective,
     Probe,
     Products,
+    TokenObjective,
     WeightDecay,
     as_objective,
 )
+from landscape.probing.batches import Batches
 from landscape.tasks.batch_size import fitting_batch_size
 from landscape.tasks.checkpoints import (
     Checkpoint,
@@ -66,7 +70,7 @@ class Settings:
     dtype: torch.dtype | None = None
     batch_norm: BatchNormMode = "eval"
     products: Products = "auto"
-    initial: Path | None = None
+    initial: Path | str | None = None
 
     def objective_of(self, task: Task) -> Objective:
         """The task's objective with what is added to it."""
@@ -177,7 +181,8 @@ def open_task(
     train = _train(task, model, objective, settings)
     initial = None
     if settings.initial is not None:
-        start, _, _ = _loaded(task, settings.initial, settings)
+        # Weights before training have no average yet.
+        start, _, _ = _loaded(task, Path(settings.initial), replace(settings, ema=False))
         initial = dict(start.named_parameters())
     probe = Probe(
         model,
@@ -198,7 +203,7 @@ def open_task(
         model=model,
         probe=probe,
         train=train,
-        test=None if task.test is None else _test(task.test, train),
+        test=None if task.test is None else _test(task.test, train, objective),
         learning_rate=None if found is None else found.learning_rate(),
         notes=tuple(notes),
     )
@@ -217,9 +222,22 @@ def _loaded(
         model, _, notes = _loaded(task, base, settings)
         return load_adapter(model, path).eval(), None, [*notes, f"adapter {path.name} on {base}"]
     found = read_checkpoint(path, ema=settings.ema, trust_pickle=settings.trust_pickle)
-    model = task.build(found.state)
+    model = _widened(task.build(found.state), found.state)
     notes = [*found.notes, *found.load_into(model, allow_missing=settings.allow_missing)]
     return model, found, notes
+
+
+def _widened(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """The model in a floating type that takes the values of a checkpoint without rounding."""
+    kinds = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
+    kinds &= {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+    own = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    if not kinds or not own:
+        return model
+    widest = functools.reduce(torch.promote_types, kinds)
+    if all(torch.promote_types(dtype, widest) == dtype for dtype in own):
+        return model
+    return model.to(functools.reduce(torch.promote_types, own, widest))
 
 
 def _train(task: Task, model: nn.Module, objective: Objective, settings: Settings) -> Batched:
@@ -228,6 +246,7 @@ def _train(task: Task, model: nn.Module, objective: Objective, settings: Setting
         samples=settings.samples,
         data_seed=settings.data_seed,
         batch_size=settings.batch_size,
+        classes=_is_classification(objective),
     )
     if settings.batch_size is not None:
         return train
@@ -235,13 +254,34 @@ def _train(task: Task, model: nn.Module, objective: Objective, settings: Setting
     if size is None or train.batch_size is None or size >= train.batch_size:
         return train
     smaller = batches_of(
-        task.train, samples=settings.samples, data_seed=settings.data_seed, batch_size=size
+        task.train,
+        samples=settings.samples,
+        data_seed=settings.data_seed,
+        batch_size=size,
+        classes=_is_classification(objective),
     )
     return replace(smaller, facts={**smaller.facts, "batch_size": f"{size}, to fit in memory"})
 
 
-def _test(source: Any, train: Batched) -> Batched:
-    return batches_of(source, default_batch_size=train.batch_size or 500)
+def _is_classification(objective: Objective) -> bool:
+    """Whether an example has one class; a column of class numbers is then a row."""
+    kind = objective.inner if isinstance(objective, WeightDecay) else objective
+    return isinstance(kind, CrossEntropy) and not isinstance(kind, TokenObjective)
+
+
+def _test(source: Any, train: Batched, objective: Objective) -> Batched:
+    found = batches_of(
+        source,
+        default_batch_size=train.batch_size or 500,
+        classes=_is_classification(objective),
+    )
+    walks = [Batches(found.batches, torch.device("cpu"), torch.float32).walk()[0] for _ in "12"]
+    if walks[0] != walks[1]:
+        raise ValueError(
+            "two walks over the test data gave different batches: shuffling or augmentation is on; "
+            "give a DataLoader with shuffle=False and deterministic transforms, or a list"
+        )
+    return found
 
 
 def _metrics(task: Task, probe: Probe) -> Mapping[str, Metric]:

@@ -5,9 +5,11 @@ from landscape.tasks.checkpoints.checkpoint import (
     Checkpoint,
     read_checkpoint,
 )
+from landscape.tasks.checkpoints.directories import HUGGING_FACE_WEIGHTS
 from landscape.tasks.checkpoints.errors import CheckpointError
 
 __all__ = [
+    "HUGGING_FACE_WEIGHTS",
     "Checkpoint",
     "CheckpointError",
     "is_adapter",

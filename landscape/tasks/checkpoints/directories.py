@@ -15,7 +15,8 @@ from landscape.tasks.checkpoints.nesting import is_optimizer
 from landscape.tasks.checkpoints.shards import is_index, read_shards
 from landscape.tasks.checkpoints.unpickling import unpickle
 
-_HUGGING_FACE = (
+#: Weights in the directories of Hugging Face, the first that is there.
+HUGGING_FACE_WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
@@ -72,7 +73,7 @@ def _read_directory(folder: Path, trust_pickle: bool) -> Content:
         found = read_distributed(folder, trust_pickle=trust_pickle)
         return Content(found=found, notes=("a directory of torch.distributed.checkpoint",))
     inside = sorted(entry.name for entry in folder.iterdir())
-    chosen = next((name for name in _HUGGING_FACE if name in inside), None)
+    chosen = next((name for name in HUGGING_FACE_WEIGHTS if name in inside), None)
     if chosen is None:
         _refuse(folder)
         chosen = _only_one(folder, inside)

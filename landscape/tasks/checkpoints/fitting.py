@@ -10,7 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from landscape.tasks.checkpoints.errors import CheckpointError, first_line, listed
-from landscape.tasks.checkpoints.naming import Translation, cleaned, translations
+from landscape.tasks.checkpoints.naming import (
+    Translation,
+    cleaned,
+    is_average,
+    translations,
+)
 
 # Buffers that libraries added or dropped over time, and counters of wrappers.
 _DISPENSABLE = re.compile(
@@ -67,6 +72,11 @@ def fit_into(
     saved = {cleaned(name): tensor for name, tensor in state.items()}
     essential = {name for name, tensor in saved.items() if not _is_dispensable(name, tensor)}
     translation = _best(sorted(essential), wanted, partly=allow_missing)
+    if rivals := _rivals(sorted(essential), wanted, translation):
+        raise CheckpointError(
+            f"{path} holds weights for this model twice, under {translation.strip!r} and "
+            f"{' and '.join(map(repr, rivals))}; save those alone that are meant"
+        )
     fitted: dict[str, Tensor] = {}
     unexpected = []
     for name, tensor in saved.items():
@@ -116,6 +126,21 @@ def _best(names: list[str], wanted: _Wanted, *, partly: bool) -> Translation:
         if len(hits) > most and (exact or not other.add):
             best, most = other, len(hits)
     return best
+
+
+def _rivals(names: list[str], wanted: _Wanted, chosen: Translation) -> list[str]:
+    """Other prefixes under which as many tensors of the model are found."""
+    if not chosen.strip or is_average(chosen.strip):
+        return []
+    most = len(chosen.hits(names))
+    return [
+        other.strip
+        for other in translations(names, wanted.tensors, partly=True)
+        if other.strip
+        and other.strip != chosen.strip
+        and not is_average(other.strip)
+        and len(other.hits(names)) == most
+    ]
 
 
 def _names(missing: list[str], unexpected: list[str]) -> list[str]:

@@ -74,7 +74,12 @@ def _prefixes(names: Iterable[str]) -> list[str]:
         for parts in (name.split(".") for name in names)
         for depth in range(1, min(len(parts), _DEEPEST + 1))
     }
-    return sorted(found, key=lambda prefix: (prefix.count("."), prefix))
+    return sorted(found, key=lambda prefix: (is_average(prefix), prefix.count("."), prefix))
+
+
+def is_average(prefix: str) -> bool:
+    """Whether a prefix names averaged weights, which are not those that were trained."""
+    return re.search(r"(^|[._])(ema|swa|averaged?|shadow|teacher)([._]|$)", prefix) is not None
 
 
 def _spellings(name: str) -> Iterator[str]:

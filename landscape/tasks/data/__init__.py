@@ -2,7 +2,7 @@
 
 from landscape.tasks.data.batching import Batched, batches_of
 from landscape.tasks.data.examples import DatasetExamples, Examples, TensorExamples
-from landscape.tasks.data.options import DataOptions
+from landscape.tasks.data.options import DataOptions, Settled
 from landscape.tasks.data.reading import read_examples
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "DataOptions",
     "DatasetExamples",
     "Examples",
+    "Settled",
     "TensorExamples",
     "batches_of",
     "read_examples",

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from landscape.tasks.data.columns import refuse_missing
 from landscape.tasks.data.examples import TensorExamples
-from landscape.tasks.data.images import normalised
-from landscape.tasks.data.options import DataOptions
+from landscape.tasks.data.images import ImageExamples, normalised, opened_pixels, pixel_facts
+from landscape.tasks.data.options import DataOptions, Settled
 from landscape.tasks.data.targets import Targets
 
 _INPUTS = ("inputs", "x", "X", "images", "data", "features")
@@ -24,11 +24,12 @@ _TARGETS = ("targets", "y", "Y", "labels", "target")
 _SPLITS = ("train", "test", "val", "valid", "validation")
 
 
-def read_arrays(path: Path, options: DataOptions) -> TensorExamples:
-    """The arrays of an ``.npz`` file, kept in memory as tensors.
+def read_arrays(path: Path, options: DataOptions) -> TensorExamples | ImageExamples:
+    """The arrays of an ``.npz`` file, kept in memory.
 
     Arrays of bytes are taken for pixels and divided by 255; other integers stay integers, and
-    floats are kept in their precision.
+    floats are kept in their precision. A processor is for bytes alone, grey (N, H, W) or with one
+    or three channels second or last.
 
     Args:
         path: The file, read without unpickling.
@@ -36,12 +37,14 @@ def read_arrays(path: Path, options: DataOptions) -> TensorExamples:
             x_train and y_train.
 
     Returns:
-        Batches (inputs, ..., targets).
+        Batches (inputs, ..., targets); with a processor pixel_values, labels.
 
     Raises:
         ValueError: If the file cannot be read or its arrays do not fit together.
     """
-    options.only({"target", "inputs", "split", "mean", "std"}, f"{path}, an .npz file,")
+    options.only(
+        {"target", "inputs", "split", "mean", "std", "processor"}, f"{path}, an .npz file,"
+    )
     with path.open("rb") as file, _load(file, path) as archive:
         inputs, target = _names(archive.files, options, path)
         with _readable(path):
@@ -52,6 +55,9 @@ def read_arrays(path: Path, options: DataOptions) -> TensorExamples:
         raise ValueError(f"arrays of {path} must have equally many examples, and some; {shown}")
     label = f"array {target!r} of {path}"
     targets = Targets(found[target], options, label)
+    if options.processor is not None:
+        opened = opened_pixels(found[inputs[0]], f"array {inputs[0]!r} of {path}")
+        return ImageExamples(opened, found[target].tolist(), targets, options, str(path))
     whole = (
         *(_input(found[name], f"array {name!r} of {path}", options) for name in inputs),
         targets.of(found[target], range(lengths[target])),
@@ -59,8 +65,8 @@ def read_arrays(path: Path, options: DataOptions) -> TensorExamples:
     pixels = [name for name in inputs if found[name].dtype == np.uint8]
     facts: dict[str, Any] = {"source": str(path), "inputs": list(inputs), "target": target}
     if pixels:
-        facts["divided_by_255"] = pixels
-    return TensorExamples(whole, facts | targets.facts)
+        facts |= {"divided_by_255": pixels, "pixels": pixel_facts(options)}
+    return TensorExamples(whole, facts | targets.facts, Settled(classes=targets.classes))
 
 
 def _load(file: IO[bytes], path: Path) -> np.lib.npyio.NpzFile:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from landscape.tasks.data.examples import DatasetExamples, Examples, TensorExamples, as_tensors
+from landscape.tasks.data.examples import (
+    DatasetExamples,
+    Examples,
+    TensorExamples,
+    as_tensors,
+    with_long_targets,
+)
 from landscape.tasks.data.loaders import loader_examples, refuse_shuffling
 from landscape.tasks.data.options import DataOptions
 from landscape.tasks.data.regrouping import (
@@ -47,6 +53,7 @@ class _Wanted:
     data_seed: int
     batch_size: int | None
     default_batch_size: int
+    classes: bool
 
 
 def batches_of(
@@ -56,6 +63,7 @@ def batches_of(
     data_seed: int = 0,
     batch_size: int | None = None,
     default_batch_size: int = 500,
+    classes: bool = False,
 ) -> Batched:
     """Batches of data of any kind, all of them or a fixed random subset.
 
@@ -70,6 +78,8 @@ def batches_of(
         data_seed: Of the draw.
         batch_size: Examples a batch; None keeps the batches of a source that has such.
         default_batch_size: Examples a batch for sources without batches.
+        classes: Whether the targets are one class an example, so that integers (N, 1) among
+            tensors are taken for (N,).
 
     Returns:
         The batches.
@@ -81,10 +91,10 @@ def batches_of(
     for name, value in (("batch_size", batch_size), ("default_batch_size", default_batch_size)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    wanted = _Wanted(samples, data_seed, batch_size, default_batch_size)
+    wanted = _Wanted(samples, data_seed, batch_size, default_batch_size, classes)
     if isinstance(source, DataLoader):
         return _of_loader(source, wanted)
-    found = _as_examples(source)
+    found = _as_examples(source, wanted.classes)
     if found is not None:
         return _of_examples(found, wanted)
     if isinstance(source, Iterator):
@@ -107,10 +117,10 @@ def batches_of(
     )
 
 
-def _as_examples(source: Any) -> Examples | None:
+def _as_examples(source: Any, classes: bool) -> Examples | None:
     whole = as_tensors(source)
     if whole is not None:
-        return TensorExamples(whole, {"source": "tensors"})
+        return TensorExamples(with_long_targets(whole, classes), {"source": "tensors"})
     if is_hugging_face(source):
         return dataset_examples(source, DataOptions())
     if isinstance(source, Dataset) and not isinstance(source, IterableDataset):
@@ -140,7 +150,7 @@ def _of_loader(loader: DataLoader[Any], wanted: _Wanted) -> Batched:
         facts = {**found.facts, **_counts(len(found), len(found), wanted)}
         return Batched(loader, len(found), own_size, facts)  # keeps its workers
     size = wanted.batch_size or own_size
-    return _of_examples(found, _Wanted(wanted.samples, wanted.data_seed, size, size))
+    return _of_examples(found, replace(wanted, batch_size=size, default_batch_size=size))
 
 
 def _of_batches(source: Iterable[Any], wanted: _Wanted, name: str) -> Batched:
@@ -187,6 +197,7 @@ def _of_function(function: Callable[[], Any], wanted: _Wanted) -> Batched:
             data_seed=wanted.data_seed,
             batch_size=wanted.batch_size,
             default_batch_size=wanted.default_batch_size,
+            classes=wanted.classes,
         )
         found.facts["source"] = f"{name}(): {found.facts['source']}"
     return found

@@ -11,12 +11,18 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from landscape.probing.batches import tensors
+from landscape.probing.calling import TARGETS
 from landscape.probing.cutting import examples
+from landscape.tasks.data.options import Settled
 from landscape.tasks.data.picking import pick
 
 
 class Examples(Protocol):
-    """A source of numbered examples; ``facts``, where there are such, go to the record."""
+    """A source of numbered examples.
+
+    There may be more to it: ``facts`` for the record, ``settled`` for test data, and ``lengths``,
+    one number an example that tells which are the longest.
+    """
 
     def __len__(self) -> int:
         """How many examples there are."""
@@ -31,12 +37,15 @@ class TensorExamples:
     Args:
         data: The whole as one batch: a tuple (inputs, ..., targets) or a dictionary.
         facts: For the record.
+        settled: What test data are to have alike.
 
     Raises:
         ValueError: If the first dimensions differ or there is no example.
     """
 
-    def __init__(self, data: Any, facts: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, data: Any, facts: Mapping[str, Any] | None = None, settled: Settled | None = None
+    ) -> None:
         length = examples(data)
         if length is None:
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors(data))
@@ -45,7 +54,7 @@ class TensorExamples:
             )
         if length == 0:
             raise ValueError("there is no example in the data; give at least one")
-        self._data, self._length = data, length
+        self._data, self._length, self.settled = data, length, settled
         self.facts = dict(facts or {})
 
     def __len__(self) -> int:
@@ -122,3 +131,26 @@ def as_tensors(data: Any) -> Any:
     return (
         dict(zip(data, converted, strict=True)) if isinstance(data, Mapping) else tuple(converted)
     )
+
+
+def with_long_targets(data: Any, classes: bool) -> Any:
+    """Integer targets as torch takes class numbers.
+
+    Args:
+        data: A tuple or a dictionary of tensors.
+        classes: Whether the targets are one class an example; (N, 1) becomes (N,) then.
+
+    Returns:
+        The same with integer targets in int64.
+    """
+    mapping = isinstance(data, Mapping)
+    key = next((name for name in TARGETS if name in data), None) if mapping else len(data) - 1
+    if key is None or (not mapping and not key):
+        return data
+    target = data[key]
+    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+        return data
+    target = target.long()
+    if classes and target.dim() == 2 and target.shape[1] == 1:
+        target = target[:, 0]
+    return {**data, key: target} if mapping else (*data[:-1], target)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.tasks.data.options import DataOptions
+from landscape.tasks.data.options import DataOptions, Settled
 from landscape.tasks.data.processors import load_processor
 from landscape.tasks.data.targets import Targets
 
@@ -45,10 +45,12 @@ class ImageExamples:
         self._options, self._where = options, where
         self._processor = load_processor(options.processor) if options.processor else None
         self._mode, self._size = self._look()
+        self.settled = Settled(classes=targets.classes, target=options.target)
         self.facts: dict[str, Any] = {
             "source": where,
             "mode": self._mode,
             "size": list(self._size) if self._size else "by the processor",
+            "pixels": pixel_facts(options),
             **targets.facts,
         }
 
@@ -139,6 +141,41 @@ def pillow() -> Any:
             "images need the package pillow, which is not installed; pip install pillow"
         ) from error
     return Image
+
+
+def opened_pixels(array: np.ndarray[Any, Any], label: str) -> Callable[[int], Any]:
+    """Opens the images of an array by number.
+
+    Args:
+        array: Bytes (N, H, W), or with one or three channels second or last.
+        label: Names it in the error.
+
+    Returns:
+        From a number to Pillow's image.
+
+    Raises:
+        ValueError: If the array is of another kind.
+    """
+    if array.ndim == 4:
+        array = np.moveaxis(array, 1, -1) if array.shape[1] in {1, 3} else array
+        array = array[..., 0] if array.shape[-1] == 1 else array
+    if array.dtype != np.uint8 or array.shape[3:] not in {(), (3,)} or array.ndim < 3:
+        raise ValueError(
+            f"{label} holds {array.dtype} of the shape {array.shape}, and the model's processor "
+            "takes images as bytes, (N, H, W) or (N, 3, H, W); give such, or mean and std for "
+            "floats, 0 and 1 to take them as they are"
+        )
+    module = pillow()
+    return lambda row: module.fromarray(np.ascontiguousarray(array[row]))
+
+
+def pixel_facts(options: DataOptions) -> str:
+    """In words, how bytes become inputs."""
+    if options.processor is not None:
+        return "by the processor"
+    if options.mean is None:
+        return "divided by 255, no normalisation"
+    return f"divided by 255, mean {list(options.mean)}, std {list(options.std or ())}"
 
 
 def normalised(pixels: Tensor, options: DataOptions, where: str) -> Tensor:

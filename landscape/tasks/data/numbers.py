@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from landscape.tasks.data.columns import Columns, as_array, as_cell, check_names, column, is_text
-from landscape.tasks.data.options import DataOptions
+from landscape.tasks.data.options import DataOptions, Settled
 from landscape.tasks.data.targets import Targets
 from landscape.tasks.data.text import TARGET_NAMES, column_targets
 
@@ -32,8 +32,9 @@ class NumberExamples:
     def __init__(self, columns: Columns, options: DataOptions) -> None:
         options.only({"target", "inputs", "split"}, "a table of numbers")
         self._columns = columns
-        self._target = column(columns, options.target, TARGET_NAMES, "target")
-        if options.inputs is None:
+        settled = options.settled
+        self._target = column(columns, settled.target, TARGET_NAMES, "target")
+        if settled.inputs is None:
             # pandas writes the row numbers as a first column without a name.
             self._inputs = tuple(
                 name
@@ -41,13 +42,16 @@ class NumberExamples:
                 if name != self._target and not name.startswith("Unnamed: ")
             )
         else:
-            check_names(columns, options.inputs)
-            self._inputs = options.inputs
+            check_names(columns, settled.inputs)
+            self._inputs = settled.inputs
         if not self._inputs:
             raise ValueError(f"{columns.where} has no column beside the target {self._target!r}")
         self._refuse_text()
         self._lists = any(self._first(name).ndim for name in self._inputs)
         self._targets: Targets = column_targets(columns, self._target, options)
+        self.settled = Settled(
+            classes=self._targets.classes, inputs=self._inputs, target=self._target
+        )
         shown = list(self._inputs[:8]) + ["..."] * (len(self._inputs) > 8)
         self.facts: dict[str, Any] = {
             "source": columns.where,

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 #: Objectives whose labels are made from the tokens.
 TOKEN_OBJECTIVES = ("causal_lm", "masked_lm", "seq2seq")
 #: Objectives whose targets are real numbers.
 REAL_OBJECTIVES = ("mse", "bce")
-_OBJECTIVES = ("cross_entropy", *REAL_OBJECTIVES, *TOKEN_OBJECTIVES)
+#: Objectives whose targets are class numbers.
+CLASS_OBJECTIVES = ("cross_entropy", "token_classification")
+_OBJECTIVES = (*CLASS_OBJECTIVES, *REAL_OBJECTIVES, *TOKEN_OBJECTIVES)
 # Everywhere the same, whether it matters to the source or not: given by the model, not the data.
-_COMMON = {"objective", "label_names", "seed"}
+_COMMON = {"objective", "label_names", "seed", "pad_token_id", "like"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """What reading the training data settled, so that test data are read alike.
+
+    Args:
+        classes: Number of every class by name; empty where the classes are numbers already, None
+            where the targets are no classes or the model numbers them.
+        inputs: Columns of the inputs, in their order.
+        target: Column of the targets.
+    """
+
+    classes: Mapping[str, int] | None = None
+    inputs: tuple[str, ...] | None = None
+    target: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +48,12 @@ class DataOptions:
         std: Of the channels, by which images are divided then.
         processor: Local directory with the ``preprocessor_config.json`` of a vision model.
         label_names: The model's classes by name, so that the data's classes are numbered alike.
-        objective: "cross_entropy", "mse", "bce", "causal_lm", "masked_lm" or "seq2seq".
+        objective: "cross_entropy", "token_classification", "mse", "bce", "causal_lm",
+            "masked_lm" or "seq2seq".
         split: Part of the data, such as "train".
         seed: Of the masks of "masked_lm".
+        pad_token_id: Token with which the model pads; by default what the tokenizer says.
+        like: What the training data settled, for test data.
 
     Raises:
         ValueError: If a value makes no sense.
@@ -51,6 +72,8 @@ class DataOptions:
     objective: str | None = None
     split: str | None = None
     seed: int = 0
+    pad_token_id: int | None = None
+    like: Settled | None = None
 
     def __post_init__(self) -> None:
         if self.objective not in (None, *_OBJECTIVES):
@@ -77,6 +100,14 @@ class DataOptions:
             )
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
+
+    @property
+    def settled(self) -> Settled:
+        """What is settled before the data are looked at."""
+        found = self.like or Settled()
+        return replace(
+            found, inputs=self.inputs or found.inputs, target=self.target or found.target
+        )
 
     def only(self, used: set[str], source: str) -> None:
         """Refuses options that have no meaning for a source.

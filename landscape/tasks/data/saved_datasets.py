@@ -36,8 +36,11 @@ class DatasetColumns:
         ][name]
 
     def classes(self, name: str) -> tuple[str, ...] | None:
-        """The names of a ClassLabel column."""
-        names = getattr(self._dataset.features[name], "names", None)
+        """The names of a column of ClassLabel, or of lists of such."""
+        feature = self._dataset.features[name]
+        if isinstance(feature, list):
+            (feature,) = feature
+        names = getattr(getattr(feature, "feature", feature), "names", None)
         return tuple(names) if names else None
 
     def is_image(self, name: str) -> bool:

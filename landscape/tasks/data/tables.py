@@ -15,6 +15,8 @@ from landscape.tasks.data.examples import Examples, TensorExamples
 from landscape.tasks.data.numbers import NumberExamples
 from landscape.tasks.data.options import DataOptions
 
+_NOT_AVAILABLE = ("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "-nan", "null", "NULL", "None")
+
 
 def read_table(path: Path, options: DataOptions) -> Examples:
     """The examples of a ``.csv``, ``.parquet`` or ``.jsonl`` file; numbers as tensors in memory.
@@ -34,7 +36,7 @@ def read_table(path: Path, options: DataOptions) -> Examples:
     frame = _READERS[path.suffix.lower()](path)
     found = column_examples(FrameColumns(frame, str(path)), options)
     if isinstance(found, NumberExamples):
-        return TensorExamples(found.batch(range(len(found))), found.facts)
+        return TensorExamples(found.batch(range(len(found))), found.facts, found.settled)
     return found
 
 
@@ -43,7 +45,9 @@ def _csv(path: Path) -> pd.DataFrame:
         with warnings.catch_warnings():
             # Rows longer than the header would be cut off with no more than this warning.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(path, index_col=False, low_memory=False)
+            frame = pd.read_csv(
+                path, index_col=False, low_memory=False, keep_default_na=False, na_values=[""]
+            )
     except pd.errors.EmptyDataError as error:
         raise ValueError(f"{path} is empty; it needs a header and rows") from error
     except UnicodeDecodeError as error:
@@ -53,6 +57,18 @@ def _csv(path: Path) -> pd.DataFrame:
     except pd.errors.ParserError as error:
         reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
         raise ValueError(f"{path} is no regular table: {reason}; mend that line") from error
+    return frame.apply(_gaps)
+
+
+def _gaps(cells: pd.Series[Any]) -> pd.Series[Any]:
+    """NA and its like are gaps among numbers; among words they are words, such as a class."""
+    said = cells.isin(_NOT_AVAILABLE)
+    if not said.any() or said.all():
+        return cells
+    try:
+        return pd.to_numeric(cells.mask(said))
+    except (ValueError, TypeError):
+        return cells
 
 
 def _parquet(path: Path) -> pd.DataFrame:

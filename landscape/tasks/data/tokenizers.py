@@ -9,14 +9,16 @@ _DEFAULT_LENGTH = 512
 _LARGEST_SANE = 1 << 20  # transformers writes 1e30 where a tokenizer knows no limit
 
 
-def load_tokenizer(directory: Path) -> Any:
+def load_tokenizer(directory: Path) -> tuple[Any, dict[str, Any]]:
     """A tokenizer as ``save_pretrained`` wrote it, from the disk alone.
 
     Args:
         directory: Local.
 
     Returns:
-        The tokenizer; where it has no token for padding, that of the end of a text is used.
+        The tokenizer, which pads on the right, so that no text moves with the length of the
+        batch; where it has no token for padding, that of the end of a text is used. And facts of
+        the padding.
 
     Raises:
         ValueError: If it cannot be loaded, or has no token that could pad.
@@ -44,7 +46,11 @@ def load_tokenizer(directory: Path) -> Any:
                 "end; set its pad_token and save it again"
             )
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    facts = {"padded_with": tokenizer.pad_token}
+    if tokenizer.padding_side != "right":
+        facts["padded_on"] = f"the right; the tokenizer itself pads on the {tokenizer.padding_side}"
+        tokenizer.padding_side = "right"
+    return tokenizer, facts
 
 
 def length_limit(tokenizer: Any, max_length: int | None) -> int:
