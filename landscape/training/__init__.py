@@ -1,0 +1,89 @@
+"""Training for flat minima: optimisers around a base optimiser, loss terms, averages.
+
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), model, rho=0.05)
+
+    def closure():
+        loss = cross_entropy(model(images), labels)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+
+Nothing here is registered: a method of your own is a subclass with one method, ``direction``.
+"""
+
+from landscape.training.averaging import EMA, SWA, WASAM
+from landscape.training.base import BatchOptimizer, Common, FlatOptimizer, RowOptimizer
+from landscape.training.bilateral import BilateralSAM
+from landscape.training.esam import ESAM
+from landscape.training.fisher_masked import FisherMaskedSAM
+from landscape.training.follow import FollowLearningRate
+from landscape.training.friendly import FriendlySAM
+from landscape.training.gsam import GSAM
+from landscape.training.looksam import LookSAM
+from landscape.training.low_pass import LowPassSGD
+from landscape.training.micro_batch import MicroBatchSAM
+from landscape.training.momentum import MomentumSAM
+from landscape.training.noise_stability import NoiseStability
+from landscape.training.passes import Passes
+from landscape.training.renyi import RenyiSAM
+from landscape.training.sam import ASAM, SAM
+from landscape.training.sparse import DynamicSparseSAM, SparseSAM
+from landscape.training.tilted import TiltedSAM
+from landscape.training.trajectory import MESA, SAF
+from landscape.training.vectors import Vector
+
+#: The optimisers by the names of their papers.
+METHODS: dict[str, type[FlatOptimizer]] = {
+    "sam": SAM,
+    "asam": ASAM,
+    "gsam": GSAM,
+    "looksam": LookSAM,
+    "m-sam": MicroBatchSAM,
+    "friendly-sam": FriendlySAM,
+    "momentum-sam": MomentumSAM,
+    "ssam-f": SparseSAM,
+    "ssam-d": DynamicSparseSAM,
+    "fsam": FisherMaskedSAM,
+    "esam": ESAM,
+    "bsam": BilateralSAM,
+    "tsam": TiltedSAM,
+    "nso": NoiseStability,
+    "rsam": RenyiSAM,
+    "lpf-sgd": LowPassSGD,
+    "swa": SWA,
+    "ema": EMA,
+    "wasam": WASAM,
+}
+
+__all__ = [
+    "ASAM",
+    "EMA",
+    "ESAM",
+    "GSAM",
+    "MESA",
+    "METHODS",
+    "SAF",
+    "SAM",
+    "SWA",
+    "WASAM",
+    "BatchOptimizer",
+    "BilateralSAM",
+    "Common",
+    "DynamicSparseSAM",
+    "FisherMaskedSAM",
+    "FlatOptimizer",
+    "FollowLearningRate",
+    "FriendlySAM",
+    "LookSAM",
+    "LowPassSGD",
+    "MicroBatchSAM",
+    "MomentumSAM",
+    "NoiseStability",
+    "Passes",
+    "RenyiSAM",
+    "RowOptimizer",
+    "SparseSAM",
+    "TiltedSAM",
+    "Vector",
+]
