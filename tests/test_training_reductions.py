@@ -1,5 +1,7 @@
 """Methods at special settings are other methods, and expectations that are known."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -221,7 +223,7 @@ def test_dynamic_masks_keep_their_number_and_change():
         train(model, optimizer, steps=1)
         masks.append(optimizer.memory["mask"].flat())
     assert len({float(mask.sum()) for mask in masks}) == 1
-    changed = [int((a != b).sum()) for a, b in zip(masks, masks[1:], strict=False)]
+    changed = [int((a != b).sum()) for a, b in pairwise(masks)]
     assert changed[0] > changed[3] > 0
     assert changed[-1] == 0  # past the last of the total steps nothing moves
 

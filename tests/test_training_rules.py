@@ -42,7 +42,7 @@ class Quadratic(nn.Module):
 
 
 class Net(nn.Module):
-    """Two layers and cross-entropy; the reference differentiates another way, by functional_call."""
+    """Two layers and cross-entropy; the reference differentiates by functional_call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -277,7 +277,7 @@ def plain(r, w, **_):
     return r.grad(w)
 
 
-def wasam(r, w, rho, start):
+def wasam(r, w, rho, **_):
     return sam(r, w, rho)
 
 

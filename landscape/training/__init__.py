@@ -13,7 +13,7 @@ Nothing here is registered: a method of your own is a subclass with one method, 
 """
 
 from landscape.training.averaging import EMA, SWA, WASAM
-from landscape.training.base import BatchOptimizer, Common, FlatOptimizer, RowOptimizer
+from landscape.training.base import BatchOptimizer, FlatOptimizer, RowOptimizer
 from landscape.training.bilateral import BilateralSAM
 from landscape.training.esam import ESAM
 from landscape.training.fisher_masked import FisherMaskedSAM
@@ -28,6 +28,7 @@ from landscape.training.noise_stability import NoiseStability
 from landscape.training.passes import Passes
 from landscape.training.renyi import RenyiSAM
 from landscape.training.sam import ASAM, SAM
+from landscape.training.settings import Common
 from landscape.training.sparse import DynamicSparseSAM, SparseSAM
 from landscape.training.tilted import TiltedSAM
 from landscape.training.trajectory import MESA, SAF

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import Any, Unpack
 
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
-from landscape.training.base import BatchOptimizer, Common, FlatOptimizer, check
-from landscape.training.passes import Passes
+from landscape.training.base import BatchOptimizer, FlatOptimizer
+from landscape.training.passes import Passes, bare
 from landscape.training.sam import SAM
+from landscape.training.settings import Common, check, check_count
 from landscape.training.vectors import Vector
 
 
@@ -27,7 +27,7 @@ class Averaging(FlatOptimizer):
 
     def _begin(self, average: AveragedModel, start: int, every: int) -> None:
         check("start", start)
-        check("every", every, low=1)
+        check_count("every", every)
         self.average, self._start, self._every = average, start, every
 
     def after_step(self) -> None:
@@ -35,7 +35,7 @@ class Averaging(FlatOptimizer):
         step = self.memory.get("step", 0) + 1
         self.memory["step"] = step
         if step > self._start and (step - self._start) % self._every == 0:
-            self.average.update_parameters(_bare(self.model))
+            self.average.update_parameters(bare(self.model))
 
     def refresh_statistics(self, inputs: Iterable[Any]) -> None:
         """Recomputes the running statistics of batch norm of the average; needed before its use.
@@ -84,7 +84,7 @@ class SWA(Averaging, BatchOptimizer):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(base_optimizer, model, {}, common)
-        self._begin(AveragedModel(_bare(model)), start, every)
+        self._begin(AveragedModel(bare(model)), start, every)
 
     def direction(self, passes: Passes) -> Vector:
         """∇L(w)."""
@@ -122,7 +122,7 @@ class EMA(Averaging, BatchOptimizer):
         check("decay", decay, high=1)
         super().__init__(base_optimizer, model, {}, common)
         rule = get_ema_multi_avg_fn(decay)
-        average = AveragedModel(_bare(model), multi_avg_fn=rule, use_buffers=True)
+        average = AveragedModel(bare(model), multi_avg_fn=rule, use_buffers=True)
         self._begin(average, start, 1)
 
     def direction(self, passes: Passes) -> Vector:
@@ -158,8 +158,4 @@ class WASAM(Averaging, SAM):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(base_optimizer, model, rho=rho, **common)
-        self._begin(AveragedModel(_bare(model)), start, every)
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    return model.module if isinstance(model, DistributedDataParallel) else model
+        self._begin(AveragedModel(bare(model)), start, every)

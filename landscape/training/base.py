@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, Literal, TypedDict, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -12,27 +12,8 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from landscape.training.passes import Closure, Overflow, Passes, RowLosses, distributed
+from landscape.training.settings import Common, check
 from landscape.training.vectors import Vector
-
-
-class Common(TypedDict, total=False):
-    """Settings of every method.
-
-    Attributes:
-        max_norm: Clips the combined gradient to this norm before the base optimiser sees it.
-        scaler: A ``torch.amp.GradScaler``. The closure calls ``scaler.scale(loss).backward()`` and
-            returns the unscaled loss; call ``scaler.update()`` after the step. A step in which any
-            pass overflows is skipped.
-        perturbation: "synchronised" averages the gradient of every pass over processes, so that all
-            take the same perturbation; "local" lets each process perturb by the gradient of its own
-            batch and averages the combined gradient once (the usual m-SAM on several devices).
-        seed: Of the noise; with local perturbations the rank is added.
-    """
-
-    max_norm: float | None
-    scaler: torch.amp.GradScaler | None
-    perturbation: Literal["synchronised", "local"]
-    seed: int
 
 
 class FlatOptimizer(Optimizer, ABC):
@@ -77,8 +58,6 @@ class FlatOptimizer(Optimizer, ABC):
             )
         if unknown := sorted(common.keys() - Common.__annotations__.keys()):
             raise TypeError(f"unknown setting {unknown[0]!r} of {type(self).__name__}")
-        for name, value in defaults.items():
-            check(name, value)
         self._max_norm = common.get("max_norm")
         if self._max_norm is not None:
             check("max_norm", self._max_norm)
@@ -87,10 +66,14 @@ class FlatOptimizer(Optimizer, ABC):
         if perturbation not in {"synchronised", "local"}:
             raise ValueError(f"perturbation must be synchronised or local, got {perturbation!r}")
         self._local = perturbation == "local"
-        super().__init__(base_optimizer.param_groups, {**base_optimizer.defaults, **defaults})
+        # With a stand-in: torch would check the names in the base's groups as if they were new.
+        super().__init__([torch.empty(0)], {**base_optimizer.defaults, **defaults})
         self.base_optimizer, self.model = base_optimizer, model
         # What is shared: the groups, which hold the settings, and the state of the base.
         self.param_groups, self.state = base_optimizer.param_groups, base_optimizer.state
+        for name, value in defaults.items():
+            for group in self.param_groups:
+                check(name, group.setdefault(name, value))
         #: What a rule remembers from step to step; kept in ``state_dict``.
         self.memory: dict[str, Any] = {}
         rank = torch.distributed.get_rank() if self._local and distributed() else 0
@@ -268,14 +251,6 @@ class RowOptimizer(FlatOptimizer):
         if size < 1:
             raise ValueError(f"size must be the number of rows of the batch, got {size}")
         return self._advance(self._passes(losses, size))
-
-
-def check(name: str, value: Any, *, low: float = 0.0, high: float = math.inf) -> None:
-    """Raises ValueError unless a setting is a number from low to high."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and low <= value <= high):
-        bounds = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-        raise ValueError(f"{name} must be a number {bounds}, got {value!r}")
 
 
 def _average(combined: Vector, passes: Passes) -> None:

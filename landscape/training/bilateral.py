@@ -7,8 +7,9 @@ from typing import Unpack
 from torch import nn
 from torch.optim import Optimizer
 
-from landscape.training.base import BatchOptimizer, Common
+from landscape.training.base import BatchOptimizer
 from landscape.training.passes import Passes
+from landscape.training.settings import Common
 from landscape.training.vectors import TINY, Vector
 
 

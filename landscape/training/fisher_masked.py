@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
-from landscape.training.base import BatchOptimizer, Common, check
+from landscape.training.base import BatchOptimizer
 from landscape.training.passes import Passes
+from landscape.training.settings import Common, check, check_count
 from landscape.training.sparse import largest
 from landscape.training.vectors import Vector
 
@@ -52,7 +53,7 @@ class FisherMaskedSAM(BatchOptimizer):
         **common: Unpack[Common],
     ) -> None:
         check("keep", keep, high=1)
-        check("refresh_every", refresh_every, low=1)
+        check_count("refresh_every", refresh_every)
         self._keep, self._every = keep, refresh_every
         super().__init__(base_optimizer, model, {"rho": rho}, common)
 
@@ -77,7 +78,7 @@ class FisherMaskedSAM(BatchOptimizer):
         if not any(masked):
             return gradient.map(torch.ones_like)
         competing = Vector([g for g, m in zip(gradient.tensors, masked, strict=True) if m])
-        found = iter(largest(competing * competing, self._keep).tensors)
+        found = iter(largest(competing.map(torch.abs), self._keep).tensors)
         return Vector(
             [
                 next(found) if m else torch.ones_like(g)

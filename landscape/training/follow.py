@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from landscape.training.base import FlatOptimizer, check
+from landscape.training.base import FlatOptimizer
+from landscape.training.settings import check
 
 
 class FollowLearningRate:

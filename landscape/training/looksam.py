@@ -7,8 +7,9 @@ from typing import Unpack
 from torch import nn
 from torch.optim import Optimizer
 
-from landscape.training.base import BatchOptimizer, Common, check
+from landscape.training.base import BatchOptimizer
 from landscape.training.passes import Passes
+from landscape.training.settings import Common, check, check_count
 from landscape.training.vectors import Vector
 
 
@@ -48,7 +49,7 @@ class LookSAM(BatchOptimizer):
         **common: Unpack[Common],
     ) -> None:
         check("alpha", alpha)
-        check("every", every, low=1)
+        check_count("every", every)
         self._alpha, self._every = alpha, every
         super().__init__(base_optimizer, model, {"rho": rho}, common)
 

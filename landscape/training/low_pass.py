@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from landscape.training.base import Common, RowOptimizer, check
+from landscape.training.base import RowOptimizer
 from landscape.training.passes import Passes
+from landscape.training.settings import Common, check_count
 from landscape.training.vectors import Vector
 
 
@@ -46,7 +47,7 @@ class LowPassSGD(RowOptimizer):
         parts: int = 8,
         **common: Unpack[Common],
     ) -> None:
-        check("parts", parts, low=1)
+        check_count("parts", parts)
         self._parts = parts
         super().__init__(base_optimizer, model, {"gamma": gamma}, common)
 

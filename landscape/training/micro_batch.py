@@ -7,8 +7,9 @@ from typing import Unpack
 from torch import nn
 from torch.optim import Optimizer
 
-from landscape.training.base import Common, RowOptimizer, check
+from landscape.training.base import RowOptimizer
 from landscape.training.passes import Passes
+from landscape.training.settings import Common, check_count
 from landscape.training.vectors import Vector
 
 
@@ -43,7 +44,7 @@ class MicroBatchSAM(RowOptimizer):
         rho: float = 0.05,
         **common: Unpack[Common],
     ) -> None:
-        check("micro_batch", micro_batch, low=1)
+        check_count("micro_batch", micro_batch)
         self._m = micro_batch
         super().__init__(base_optimizer, model, {"rho": rho}, common)
 

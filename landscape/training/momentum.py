@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from landscape.training.base import BatchOptimizer, Common
+from landscape.training.base import BatchOptimizer
 from landscape.training.passes import Passes
+from landscape.training.settings import Common
 from landscape.training.vectors import Vector
 
 

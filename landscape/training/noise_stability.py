@@ -7,8 +7,9 @@ from typing import Unpack
 from torch import nn
 from torch.optim import Optimizer
 
-from landscape.training.base import BatchOptimizer, Common, check
+from landscape.training.base import BatchOptimizer
 from landscape.training.passes import Passes
+from landscape.training.settings import Common, check, check_count
 from landscape.training.vectors import Vector
 
 
@@ -47,7 +48,7 @@ class NoiseStability(BatchOptimizer):
         plain: float = 0.0,
         **common: Unpack[Common],
     ) -> None:
-        check("pairs", pairs, low=1)
+        check_count("pairs", pairs)
         check("plain", plain, high=1)
         self._pairs, self._plain = pairs, plain
         super().__init__(base_optimizer, model, {"sigma": sigma}, common)

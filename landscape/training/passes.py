@@ -195,6 +195,11 @@ class Passes:
         return Vector([grad.clone() for grad in found] if shared else found)
 
 
+def bare(model: nn.Module) -> nn.Module:
+    """The model without the wrapper of several processes."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
 def distributed() -> bool:
     """Whether several processes train together."""
     return torch.distributed.is_available() and torch.distributed.is_initialized()

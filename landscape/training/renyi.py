@@ -8,8 +8,9 @@ from typing import Unpack
 from torch import nn
 from torch.optim import Optimizer
 
-from landscape.training.base import BatchOptimizer, Common, check
+from landscape.training.base import BatchOptimizer
 from landscape.training.passes import Passes
+from landscape.training.settings import Common, check
 from landscape.training.vectors import Vector
 
 _TINY = 1e-16
@@ -71,6 +72,6 @@ class RenyiSAM(BatchOptimizer):
         alpha = self._alpha
         gradient = passes.gradient()
         squares = gradient.dot(gradient) + _TINY
-        powers = gradient.map(lambda tensor: tensor.abs().pow(2 * alpha)).sum() + _TINY
+        powers = gradient.widened().map(lambda tensor: tensor.abs().pow(2 * alpha)).sum() + _TINY
         factor = math.copysign(1, alpha - 1) * powers / squares.pow(alpha + 1)
         return passes.gradient(self.scaled(factor * gradient))

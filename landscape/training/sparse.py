@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from landscape.training.base import BatchOptimizer, Common, check
-from landscape.training.passes import Closure, Passes
+from landscape.training.base import BatchOptimizer
+from landscape.training.passes import Closure, Overflow, Passes
+from landscape.training.settings import Common, check, check_count
 from landscape.training.vectors import Vector
 
 
@@ -63,22 +64,30 @@ class SparseSAM(BatchOptimizer):
 
     @torch.no_grad()
     def refresh_mask(self, closures: Iterable[Closure]) -> None:
-        """Sets the mask anew.
+        """Sets the mask anew; examples that overflow under loss scaling are left out.
 
         Args:
             closures: One for each example: forward, backward, and the loss returned.
 
         Raises:
-            ValueError: If there is none.
+            ValueError: If there is none, or none without overflow.
         """
         total: Vector | None = None
         for closure in closures:
-            gradient = self._passes(closure).gradient(statistics=False)
+            try:
+                gradient = self._passes(closure).gradient(statistics=False).widened()
+            except Overflow:
+                continue
             squares = gradient * gradient
             total = squares if total is None else total + squares
         if total is None:
-            raise ValueError("refresh_mask needs at least one example, got none")
-        self.memory["mask"] = largest(total, 1 - self._sparsity)
+            raise ValueError(
+                "refresh_mask needs at least one example with a finite gradient, got none"
+            )
+        mask = largest(total, 1 - self._sparsity).tensors
+        self.memory["mask"] = Vector(
+            [part.to(param) for part, param in zip(mask, self._parameters(), strict=True)]
+        )
 
 
 class DynamicSparseSAM(BatchOptimizer):
@@ -119,8 +128,8 @@ class DynamicSparseSAM(BatchOptimizer):
         drop: float = 0.5,
         **common: Unpack[Common],
     ) -> None:
-        check("refresh_every", refresh_every, low=1)
-        check("total_steps", total_steps, low=1)
+        check_count("refresh_every", refresh_every)
+        check_count("total_steps", total_steps)
         check("sparsity", sparsity, high=1)
         check("drop", drop, high=1)
         self._sparsity, self._drop = sparsity, drop

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from landscape.training.base import BatchOptimizer, Common, check
+from landscape.training.base import BatchOptimizer
 from landscape.training.passes import Passes
+from landscape.training.settings import Common, check, check_count
 from landscape.training.vectors import TINY, Vector
 
 
@@ -57,7 +58,7 @@ class TiltedSAM(BatchOptimizer):
         **common: Unpack[Common],
     ) -> None:
         check("tilt", tilt)
-        check("samples", samples, low=1)
+        check_count("samples", samples)
         check("radius", radius)
         self._tilt, self._samples, self._radius = tilt, samples, radius
         super().__init__(base_optimizer, model, {"rho": rho, "sigma": sigma}, common)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from landscape.training.base import check
+from landscape.training.passes import bare
+from landscape.training.settings import check, check_count
 
 
 class SAF(nn.Module):
@@ -50,9 +51,9 @@ class SAF(nn.Module):
     ) -> None:
         super().__init__()
         _check(weight, temperature)
-        check("examples", examples, low=1)
-        check("classes", classes, low=1)
-        check("delay", delay, low=1)
+        check_count("examples", examples)
+        check_count("classes", classes)
+        check_count("delay", delay)
         self._weight, self._temperature, self._start = weight, temperature, start
         self.logits: Tensor
         self.epochs: Tensor
@@ -121,9 +122,9 @@ class MESA(nn.Module):
         _check(weight, temperature)
         check("decay", decay, high=1)
         self._weight, self._temperature = weight, temperature
-        self._model = (model,)  # in a tuple: the trained model is no part of this module
+        self._model = (bare(model),)  # in a tuple: the trained model is no part of this module
         self.average = AveragedModel(
-            model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
+            bare(model), multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
         )
         self.average.eval()
 

@@ -47,12 +47,16 @@ class Vector:
 
     def dot(self, other: Vector) -> Tensor:
         """Inner product, a tensor without dimensions, at least in float32."""
-        product: Tensor = (self * other).sum()
-        return product
+        pairs = zip(self.tensors, other.tensors, strict=True)
+        return _together([(_widened(a) * _widened(b)).sum() for a, b in pairs]).sum()
 
     def sum(self) -> Tensor:
         """Sum of all entries, at least in float32."""
-        return _together([tensor.sum(dtype=_wide(tensor)) for tensor in self.tensors]).sum()
+        return _together([_widened(tensor).sum() for tensor in self.tensors]).sum()
+
+    def widened(self) -> Vector:
+        """The vector in float32 at least, where powers neither vanish nor overflow."""
+        return self.map(_widened)
 
     def norm(self) -> Tensor:
         """Euclidean norm over all parameters, at least in float32."""
@@ -85,6 +89,10 @@ class Vector:
 
 def _wide(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.to(_wide(tensor))
 
 
 def _together(scalars: list[Tensor]) -> Tensor:
