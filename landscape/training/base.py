@@ -80,6 +80,11 @@ class FlatOptimizer(Optimizer, ABC):
         self._generator = torch.Generator(self._parameters()[0].device)
         self._generator.manual_seed(common.get("seed", 0) + rank)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # torch's own would leave out all that an optimiser does not have; the step that a
+        # learning-rate scheduler puts here belongs to this object, not to its copy.
+        return {name: value for name, value in self.__dict__.items() if name != "step"}
+
     @abstractmethod
     def direction(self, passes: Passes) -> Vector:
         """The gradient that the base optimiser is given; the rule of the method."""
