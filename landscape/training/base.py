@@ -20,8 +20,8 @@ class FlatOptimizer(Optimizer, ABC):
     """A base optimiser that is given the gradient of a rule; a method writes ``direction`` alone.
 
     Groups and their settings are those of the base optimiser, so learning-rate schedulers work on
-    either. Radii are entries of the groups: a group with ``rho=0`` is not perturbed, and norms run
-    over all groups. ``state_dict`` is that of the base optimiser with one entry more, "method".
+    either. Radii are entries of the groups, where one that is there already wins: a group with
+    ``rho=0`` is not perturbed. Norms run over all groups. ``state_dict`` is that of the base optimiser with one entry more, "method".
 
     With dropout each pass draws its own mask, as in the published codes. Parameters that get no
     gradient in any pass are left alone. Fully sharded parameters are not supported: norms would be
@@ -35,7 +35,7 @@ class FlatOptimizer(Optimizer, ABC):
 
     Raises:
         TypeError: If the first two are no optimiser and no module.
-        ValueError: If a setting is out of range.
+        ValueError: If a setting is out of range, or the base optimiser needs a closure itself.
     """
 
     base_optimizer: Optimizer
@@ -51,6 +51,11 @@ class FlatOptimizer(Optimizer, ABC):
             raise TypeError(
                 f"base_optimizer must be an optimiser, got {_kind(base_optimizer)}; use "
                 "torch.optim.SGD(model.parameters(), lr=0.1) or another one"
+            )
+        if isinstance(base_optimizer, FlatOptimizer | torch.optim.LBFGS):
+            raise ValueError(
+                "base_optimizer must take a step from a given gradient, and "
+                f"{_kind(base_optimizer)} evaluates its own; use one such as torch.optim.SGD"
             )
         if not isinstance(model, nn.Module):
             raise TypeError(
@@ -205,13 +210,13 @@ class BatchOptimizer(FlatOptimizer):
     """A method whose closure is the usual one of torch: forward and backward on one batch."""
 
     @final
-    def step(self, closure: Closure) -> Tensor:  # type: ignore[override]
+    def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
         """One step.
 
         Args:
             closure: Computes the loss on the batch, calls ``backward`` and returns the loss. It is
-                called once for every pass and must evaluate the same batch each time; gradients
-                are cleared before each call.
+                required, is called once for every pass and must evaluate the same batch each time;
+                gradients are cleared before each call.
 
         Returns:
             The loss of the first pass.
@@ -231,7 +236,7 @@ class RowOptimizer(FlatOptimizer):
     """A method that evaluates parts of a batch; its closure gives the losses of rows."""
 
     @final
-    def step(self, losses: RowLosses, size: int) -> Tensor:  # type: ignore[override]
+    def step(self, losses: RowLosses | None = None, size: int = 0) -> Tensor:  # type: ignore[override]
         """One step.
 
         Args:

@@ -29,7 +29,7 @@ class GSAM(BatchOptimizer):
     1. ρ is a setting of the groups; the schedule ρ_t, affine in the learning rate, is
        ``FollowLearningRate(optimizer, "rho", ...)``.
     2. The projection divides by ‖g_p‖² bounded below, instead of twice by a norm plus 1e-12.
-    3. The code sets all gradients aside on each process and averages the result, which is
+    3. The code makes both passes without averaging over processes and averages the result, which is
        ``perturbation="local"`` here.
 
     Args:

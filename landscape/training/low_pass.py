@@ -29,6 +29,7 @@ class LowPassSGD(RowOptimizer):
     1. A part that is smaller has its share of the mean.
     2. γ is a setting of the groups; its schedule, increasing by a cosine, is left to the caller.
     3. Running statistics of batch norm follow every part, as no pass is made without noise.
+    4. γ and M are chosen by task in the code; the defaults here are a start.
 
     Args:
         base_optimizer: Takes the step.
