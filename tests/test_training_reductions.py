@@ -177,7 +177,7 @@ class Cubic(nn.Module):
 
 
 def test_the_mean_of_noise_stability_is_the_gradient_of_loss_plus_half_variance_times_trace():
-    model, sigma, draws = Cubic(), 0.3, 4000
+    model, sigma, draws = Cubic(), 0.3, 2000
     base = torch.optim.SGD(model.parameters(), lr=0.0)
     optimizer = training.NoiseStability(base, model, sigma=sigma)
     found = []

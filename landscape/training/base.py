@@ -21,7 +21,8 @@ class FlatOptimizer(Optimizer, ABC):
 
     Groups and their settings are those of the base optimiser, so learning-rate schedulers work on
     either. Radii are entries of the groups, where one that is there already wins: a group with
-    ``rho=0`` is not perturbed. Norms run over all groups. ``state_dict`` is that of the base optimiser with one entry more, "method".
+    ``rho=0`` is not perturbed. Norms run over all groups. ``state_dict`` is that of the base
+    optimiser with one entry more, "method".
 
     With dropout each pass draws its own mask, as in the published codes. Parameters that get no
     gradient in any pass are left alone. Fully sharded parameters are not supported: norms would be
