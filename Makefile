@@ -46,6 +46,7 @@ study: $(VENV)/.installed-test ## rerun the benchmarks; their JSON goes to docs/
 	$(BIN)/python examples/benchmarks/neighbourhood_coverage.py
 	$(BIN)/python examples/benchmarks/geodesic.py
 	$(BIN)/python examples/diagonal_networks.py
+	$(BIN)/python examples/flat_minima.py
 	$(BIN)/python examples/benchmarks/slices.py
 	$(BIN)/python examples/benchmarks/refinement.py
 	$(BIN)/python examples/benchmarks/tables.py

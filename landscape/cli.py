@@ -10,6 +10,7 @@ import typer
 from landscape.commands.audit import audit
 from landscape.commands.measures import list_measures
 from landscape.commands.slices import plot, slice_
+from landscape.commands.train import train
 from landscape.commands.validate import validate
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ def _root(
 
 app.command()(audit)
 app.command()(validate)
+app.command()(train)
 app.command(name="measures")(list_measures)
 app.command(name="slice")(slice_)
 app.command(name="plot")(plot)

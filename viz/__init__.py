@@ -2,6 +2,7 @@
 
 from landscape.viz.barcode import plot_barcode
 from landscape.viz.display import Display
+from landscape.viz.edge import plot_edge
 from landscape.viz.layers import plot_layers
 from landscape.viz.noise_scan import plot_noise_scan
 from landscape.viz.orbits import plot_orbits
@@ -19,6 +20,7 @@ from landscape.viz.style import style
 __all__ = [
     "Display",
     "plot_barcode",
+    "plot_edge",
     "plot_layers",
     "plot_noise_scan",
     "plot_orbits",

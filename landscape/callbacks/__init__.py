@@ -1,5 +1,6 @@
 """Hooks into training: measures every so many steps, appended to a table."""
 
+from landscape.callbacks.edges import edge_measures, edge_table
 from landscape.callbacks.exporters import Exporter, TensorBoardExporter, WandbExporter
 from landscape.callbacks.lightning_monitor import LightningMonitor
 from landscape.callbacks.monitor import Monitor
@@ -14,4 +15,6 @@ __all__ = [
     "TensorBoardExporter",
     "TrainerMonitor",
     "WandbExporter",
+    "edge_measures",
+    "edge_table",
 ]

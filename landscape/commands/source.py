@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from landscape.commands.config import read_config
-from landscape.commands.exits import fail, or_exit_with_place
+from landscape.commands.exits import Value, fail, or_exit_with_place
 
 if TYPE_CHECKING:
     from landscape.tasks import Opened, Settings, Task
@@ -156,16 +156,30 @@ class Source:
         Returns:
             Model, data and probe.
         """
-        from landscape.tasks import folder_of, importable, is_reference, open_task
+        from landscape.tasks import open_task
+
+        return self.call(
+            lambda task, settings: open_task(task, self.checkpoint, settings), **further
+        )
+
+    def call(self, function: Callable[[Task, Settings], Value], **further: Any) -> Value:
+        """Calls a function on the task; what goes wrong ends the command in one line.
+
+        Args:
+            function: Of the task and the settings.
+            **further: Settings beyond the options.
+
+        Returns:
+            What it returns.
+        """
+        from landscape.tasks import folder_of, importable, is_reference
 
         where = self._device()
         references = [self.task, self.model, self.objective, self.data, self.test_data]
         folders = [folder_of(text) for text in references if text and is_reference(text)]
         with importable(folders):
             return or_exit_with_place(
-                lambda: open_task(
-                    self._task(), self.checkpoint, self._settings(device=where, **further)
-                )
+                lambda: function(self._task(), self._settings(device=where, **further))
             )
 
     def _task(self) -> Task:

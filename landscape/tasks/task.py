@@ -61,11 +61,12 @@ class Task:
         found = self.checkpoint() if callable(self.checkpoint) else self.checkpoint
         return None if found is None else Path(found)
 
-    def build(self, state: State | None = None) -> nn.Module:
+    def build(self, state: State | None = None, *, seed: int = 0) -> nn.Module:
         """A model of one's own, to load weights into.
 
         Args:
             state: The checkpoint's tensors by name, for functions that want them.
+            seed: Of random weights.
 
         Returns:
             The model, in evaluation mode.
@@ -82,7 +83,7 @@ class Task:
                 raise ValueError(f"task {self.name!r} reads sizes off a checkpoint; give one")
             settings["state"] = state
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.manual_seed(seed)
             made = self.model(**settings)
         if not isinstance(made, nn.Module):
             raise TypeError(

@@ -9,12 +9,14 @@
 
     optimizer.step(closure)
 
-Nothing here is registered: a method of your own is a subclass with one method, ``direction``.
+A method of your own is a subclass with one method, ``direction``; nothing needs to be registered.
+``train`` trains a task by a ``Recipe`` and keeps all that is needed to go on.
 """
 
 from landscape.training.averaging import EMA, SWA, WASAM
 from landscape.training.base import BatchOptimizer, FlatOptimizer, RowOptimizer
 from landscape.training.bilateral import BilateralSAM
+from landscape.training.edges import edge_of_stability, sam_edge
 from landscape.training.esam import ESAM
 from landscape.training.fisher_masked import FisherMaskedSAM
 from landscape.training.follow import FollowLearningRate
@@ -22,43 +24,24 @@ from landscape.training.friendly import FriendlySAM
 from landscape.training.gsam import GSAM
 from landscape.training.looksam import LookSAM
 from landscape.training.low_pass import LowPassSGD
+from landscape.training.methods import BASES, METHODS, TERMS
 from landscape.training.micro_batch import MicroBatchSAM
 from landscape.training.momentum import MomentumSAM
 from landscape.training.noise_stability import NoiseStability
 from landscape.training.passes import Passes
+from landscape.training.recipe import Recipe
 from landscape.training.renyi import RenyiSAM
 from landscape.training.sam import ASAM, SAM
 from landscape.training.settings import Common
 from landscape.training.sparse import DynamicSparseSAM, SparseSAM
 from landscape.training.tilted import TiltedSAM
+from landscape.training.trainer import Observer, Trained, train
 from landscape.training.trajectory import MESA, SAF
 from landscape.training.vectors import Vector
 
-#: The optimisers by the names of their papers.
-METHODS: dict[str, type[FlatOptimizer]] = {
-    "sam": SAM,
-    "asam": ASAM,
-    "gsam": GSAM,
-    "looksam": LookSAM,
-    "m-sam": MicroBatchSAM,
-    "friendly-sam": FriendlySAM,
-    "momentum-sam": MomentumSAM,
-    "ssam-f": SparseSAM,
-    "ssam-d": DynamicSparseSAM,
-    "fsam": FisherMaskedSAM,
-    "esam": ESAM,
-    "bsam": BilateralSAM,
-    "tsam": TiltedSAM,
-    "nso": NoiseStability,
-    "rsam": RenyiSAM,
-    "lpf-sgd": LowPassSGD,
-    "swa": SWA,
-    "ema": EMA,
-    "wasam": WASAM,
-}
-
 __all__ = [
     "ASAM",
+    "BASES",
     "EMA",
     "ESAM",
     "GSAM",
@@ -67,6 +50,7 @@ __all__ = [
     "SAF",
     "SAM",
     "SWA",
+    "TERMS",
     "WASAM",
     "BatchOptimizer",
     "BilateralSAM",
@@ -81,10 +65,16 @@ __all__ = [
     "MicroBatchSAM",
     "MomentumSAM",
     "NoiseStability",
+    "Observer",
     "Passes",
+    "Recipe",
     "RenyiSAM",
     "RowOptimizer",
     "SparseSAM",
     "TiltedSAM",
+    "Trained",
     "Vector",
+    "edge_of_stability",
+    "sam_edge",
+    "train",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Unpack
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
@@ -36,6 +37,12 @@ class Averaging(FlatOptimizer):
         self.memory["step"] = step
         if step > self._start and (step - self._start) % self._every == 0:
             self.average.update_parameters(bare(self.model))
+
+    def needs_statistics(self) -> bool:
+        """Whether the average has running statistics of batch norm that are not averaged too."""
+        norms = [module for module in self.average.modules() if isinstance(module, _BatchNorm)]
+        tracked = any(norm.track_running_stats for norm in norms)
+        return tracked and not self.average.use_buffers
 
     def refresh_statistics(self, inputs: Iterable[Any]) -> None:
         """Recomputes the running statistics of batch norm of the average; needed before its use.
