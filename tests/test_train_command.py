@@ -137,7 +137,7 @@ def test_another_recipe_in_the_same_folder_is_one_line():
 
 @pytest.mark.usefixtures("folder")
 def test_a_divergence_is_told():
-    done = run(*OWN, "--method", "sgd", "--lr", "1e39", "--epochs", "9")
+    done = run(*OWN, "--method", "sgd", "--lr", "1e38", "--epochs", "9")
     assert done.exit_code == 1
     assert "use a smaller --lr" in done.stderr
 

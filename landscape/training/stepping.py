@@ -50,13 +50,13 @@ class Stepper:
 
         def closure() -> Tensor:
             loss = self._loss(batch, rows, epoch)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return loss
 
         if isinstance(self._optimizer, RowOptimizer):
             self._optimizer.step(lambda part: self._row_losses(batch, part), len(rows))
         elif isinstance(self._optimizer, FlatOptimizer):
-            self._optimizer.step(closure)
+            self._optimizer.step(closure)  # type: ignore[arg-type]
         else:
             self._optimizer.zero_grad()
             closure()
@@ -79,7 +79,7 @@ class Stepper:
 
     def _single(self, single: Any) -> Tensor:
         loss = self._loss(single, [0], 0)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
     def _loss(self, batch: Any, rows: Sequence[int], epoch: int) -> Tensor:
