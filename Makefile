@@ -47,6 +47,8 @@ study: $(VENV)/.installed-test ## rerun the benchmarks; their JSON goes to docs/
 	$(BIN)/python examples/benchmarks/geodesic.py
 	$(BIN)/python examples/diagonal_networks.py
 	$(BIN)/python examples/flat_minima.py
+	$(BIN)/python examples/flat_minima.py --budget 120 --methods sgd,sam,gsam,wasam \
+		--record docs/benchmarks/flat_minima_long.json --figure /tmp/flat_minima_long.png
 	$(BIN)/python examples/benchmarks/slices.py
 	$(BIN)/python examples/benchmarks/refinement.py
 	$(BIN)/python examples/benchmarks/tables.py
