@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+_TOP = r"$\lambda_{\max}$"
 _COLUMNS = ("step", "value", "low", "high", "edge")
 
 
@@ -46,8 +47,8 @@ def plot_edge(frame: pd.DataFrame, ax: Axes | None = None) -> Display:
     with style():
         ax = new_axes(5.2, 2.9) if ax is None else ax
         ax.fill_between(frame["step"], frame["low"], frame["high"], color=CURVE, alpha=0.25, lw=0)
-        ax.plot(frame["step"], frame["value"], "o-", color=CURVE, markersize=2.5, label="λ_max")
-        names = [("λ_max", CURVE, "value")]
+        ax.plot(frame["step"], frame["value"], "o-", color=CURVE, markersize=2.5, label=_TOP)
+        names = [(_TOP, CURVE, "value")]
         for name, color, column, line in (
             ("edge of the base optimiser", FAINT, "edge", (0, (4, 2))),
             ("edge of SAM", EXTREME, "sam_edge", "-"),
