@@ -284,3 +284,25 @@ def test_saf_needs_classes():
 def test_the_embedded_digits_train_from_scratch():
     trained = train(digits_task(), Recipe(method="adamw", lr=0.005, epochs=2))
     assert trained.history[0]["train_accuracy"] < 0.3 < trained.history[-1]["train_accuracy"]
+
+
+def test_another_start_or_other_data_under_the_same_name_are_refused(tmp_path):
+    torch.save(nn.Linear(4, 3).state_dict(), tmp_path / "start.pt")
+    inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
+
+    def run(scale=1.0):
+        task = landscape.Task(
+            model=lambda: nn.Linear(4, 3),
+            objective="cross_entropy",
+            train=(scale * inputs, inputs[:, :3].argmax(1)),
+        )
+        recipe = Recipe(method="sgd", lr=0.1, epochs=1)
+        return train(task, recipe, tmp_path / "run", start=tmp_path / "start.pt")
+
+    first = run().history
+    assert run().history == first
+    with pytest.raises(ValueError, match="holds a training with data"):
+        run(scale=2.0)
+    torch.save(nn.Linear(4, 3).state_dict(), tmp_path / "start.pt")
+    with pytest.raises(ValueError, match="holds a training with weights"):
+        run()

@@ -18,8 +18,8 @@ Y = torch.randint(0, 3, (12,), generator=torch.Generator().manual_seed(2))
 OFF = {
     "sam": {"rho": 0.0},
     "asam": {"rho": 0.0},
-    "gsam": {"rho": 0.0, "alpha": 0.0},
-    "looksam": {"rho": 0.0, "alpha": 0.0},
+    "gsam": {"rho": 0.0},
+    "looksam": {"rho": 0.0},
     "friendly-sam": {"rho": 0.0},
     "momentum-sam": {"rho": 0.0},
     "ssam-f": {"rho": 0.0},

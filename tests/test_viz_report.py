@@ -347,9 +347,9 @@ def test_slices_have_a_section_of_their_own():
 
 def test_the_edge_of_stability_stands_beside_the_largest_eigenvalue():
     table = full_table()
-    table.extras["task"] = {"name": "net", "checkpoint": "last.pt", "learning_rate": 0.05}
+    table.extras["task"] = {"name": "net", "checkpoint": "last.pt", "stability_edge": 40.0}
     told = dict(sections.facts(table.to_dict()))["Edge of stability"]
-    assert told == "2/η = 40; largest eigenvalue at 3.9 %"
+    assert told == "40; largest eigenvalue at 3.9 %"
     assert told in render_report(table.to_dict(), {})
-    table.extras["task"]["learning_rate"] = None
+    table.extras["task"]["stability_edge"] = None
     assert "Edge of stability" not in dict(sections.facts(table.to_dict()))

@@ -48,17 +48,17 @@ def facts(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def edge(report: dict[str, Any]) -> str | None:
-    """2/eta of the checkpoint's optimiser, and what share of it the largest eigenvalue has."""
-    rate = report["extras"].get("task", {}).get("learning_rate")
-    if not rate:
+    """Edge of stability of the checkpoint's optimiser, and what share the top eigenvalue has."""
+    limit = report["extras"].get("task", {}).get("stability_edge")
+    if not limit:
         return None
-    told = f"2/η = {2 / rate:.4g}"
+    told = f"{limit:.4g}"
     top = [
         record["value"]
         for record in report["results"]
         if record["measure"] == "hessian-top-eigenvalue" and record["status"] in _MEASURED
     ]
-    return f"{told}; largest eigenvalue at {50 * top[0] * rate:.2g} %" if top else told
+    return f"{told}; largest eigenvalue at {100 * top[0] / limit:.2g} %" if top else told
 
 
 def headlines(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

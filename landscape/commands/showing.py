@@ -79,7 +79,7 @@ def _show(table: Table) -> None:
         highlight=False,
     )
     if told := edge(table.to_dict()):
-        console.print(f"Edge of stability of gradient descent: {told}.", highlight=False)
+        console.print(f"Edge of stability of the optimiser: {told}.", highlight=False)
     for warning in table.warnings:
         console.print(f"Note: {escape(warning)}", highlight=False)
 

@@ -85,13 +85,9 @@ def _facts(opened: Opened, found: Cost) -> list[tuple[str, str]]:
     ]
     if found.peak_memory is not None:
         facts.append(("memory", f"{format_bytes(found.peak_memory)} so far"))
-    if opened.learning_rate:
-        facts.append(
-            (
-                "edge",
-                f"2/η = {2 / opened.learning_rate:g} at learning rate {opened.learning_rate:g}",
-            )
-        )
+    if opened.stability_edge:
+        rate = f"learning rate {opened.learning_rate:g}"
+        facts.append(("edge", f"of stability {opened.stability_edge:g}, {rate}"))
     if probe.unused:
         facts.append(("no gradient", f"reaches {', '.join(probe.unused[:5])}"))
     return facts

@@ -92,6 +92,7 @@ class Opened:
         train: The training data.
         test: The test data.
         learning_rate: Of the optimiser, where the checkpoint holds it.
+        stability_edge: Of the optimiser, where it has one.
         notes: What was done on the way, in words.
     """
 
@@ -103,6 +104,7 @@ class Opened:
     train: Batched
     test: Batched | None
     learning_rate: float | None
+    stability_edge: float | None
     notes: tuple[str, ...]
 
     def state_of(self, path: Path) -> dict[str, Tensor]:
@@ -147,6 +149,7 @@ class Opened:
             **self.metrics(),
             "data": data,
             "learning_rate": self.learning_rate,
+            "stability_edge": self.stability_edge,
             "notes": list(self.notes),
         }
 
@@ -205,6 +208,7 @@ def open_task(
         train=train,
         test=None if task.test is None else _test(task.test, train, objective),
         learning_rate=None if found is None else found.learning_rate(),
+        stability_edge=None if found is None else found.stability_edge(),
         notes=tuple(notes),
     )
 

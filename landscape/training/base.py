@@ -76,15 +76,21 @@ class FlatOptimizer(Optimizer, ABC):
         super().__init__([torch.empty(0)], {**base_optimizer.defaults, **defaults})
         self.base_optimizer, self.model = base_optimizer, model
         # What is shared: the groups, which hold the settings, and the state of the base.
-        self.param_groups, self.state = base_optimizer.param_groups, base_optimizer.state
-        for name, value in defaults.items():
-            for group in self.param_groups:
-                check(name, group.setdefault(name, value))
+        self._settings = defaults
+        self._complete_groups()
         #: What a rule remembers from step to step; kept in ``state_dict``.
         self.memory: dict[str, Any] = {}
         rank = torch.distributed.get_rank() if self._local and distributed() else 0
         self._generator = torch.Generator(self._parameters()[0].device)
         self._generator.manual_seed(common.get("seed", 0) + rank)
+
+    def _complete_groups(self) -> None:
+        """The base's groups with the settings of the method, also those added since."""
+        base = self.base_optimizer
+        self.param_groups, self.state = base.param_groups, base.state
+        for name, value in self._settings.items():
+            for group in self.param_groups:
+                check(name, group.setdefault(name, value))
 
     def __getstate__(self) -> dict[str, Any]:
         # torch's own would leave out all that an optimiser does not have; the step that a
@@ -146,18 +152,15 @@ class FlatOptimizer(Optimizer, ABC):
         if method is None or method["name"] != name:
             other = "a plain optimiser" if method is None else method["name"]
             raise ValueError(
-                f"this is the state of {other}, not of {name}; load the base optimiser's part by "
-                "optimizer.base_optimizer.load_state_dict"
+                f"this is the state of {other}, not of {name}; to take up the state of a base "
+                "optimiser, load it into that before it is wrapped"
             )
         params = self._parameters()
         memory = {key: _loaded(value, params) for key, value in method["memory"].items()}
         self.base_optimizer.load_state_dict(
             {key: value for key, value in state_dict.items() if key != "method"}
         )
-        self.param_groups, self.state = (
-            self.base_optimizer.param_groups,
-            self.base_optimizer.state,
-        )
+        self._complete_groups()
         self.memory = memory
         self._generator.set_state(method["generator"].cpu())
         self.load_extra_state(method)
@@ -170,6 +173,7 @@ class FlatOptimizer(Optimizer, ABC):
         """Takes up what ``extra_state`` gave."""
 
     def _passes(self, closure: Closure | RowLosses, size: int | None = None) -> Passes:
+        self._complete_groups()
         return Passes(
             self._parameters(),
             self.model,

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from landscape.training.base import BatchOptimizer
 from landscape.training.passes import Passes
 from landscape.training.settings import Common, check
-from landscape.training.vectors import TINY, Vector
+from landscape.training.vectors import Vector
 
 
 class GSAM(BatchOptimizer):
@@ -57,5 +57,4 @@ class GSAM(BatchOptimizer):
         """g_p − α g_⊥."""
         gradient = passes.gradient()
         perturbed = passes.gradient(self.scaled(gradient.unit()))
-        along = gradient.dot(perturbed) / perturbed.norm().clamp_min(TINY).square()
-        return perturbed - self._alpha * (gradient - along * perturbed)
+        return perturbed - self._alpha * gradient.beside(perturbed)

@@ -25,9 +25,10 @@ class LookSAM(BatchOptimizer):
 
     1. Norms and inner products run over all parameters; ``pytorch_optimizer`` takes them tensor by
        tensor, which is another rule once there are two tensors.
-    2. Defaults differ: the class of MarlonBecker/MSAM has k = 5 and α = 0.2, its configuration and
-       ``pytorch_optimizer`` 10 and 0.7.
-    3. The bent gradient is longer than g: its length is ‖g‖ √(1 + α² + 2α cos), as published.
+    2. The defaults k = 5 and α = 0.2 are those of the class of MarlonBecker/MSAM; its configuration
+       and ``pytorch_optimizer`` have 10 and 0.7.
+    3. v is 0 where g_p and g differ in direction by rounding only, which has no direction.
+    4. The bent gradient is longer than g: its length is ‖g‖ √(1 + α² + 2α cos), as published.
 
     Args:
         base_optimizer: Takes the step.
@@ -44,7 +45,7 @@ class LookSAM(BatchOptimizer):
         model: nn.Module,
         *,
         rho: float = 0.05,
-        alpha: float = 0.7,
+        alpha: float = 0.2,
         every: int = 5,
         **common: Unpack[Common],
     ) -> None:
@@ -63,6 +64,6 @@ class LookSAM(BatchOptimizer):
             return gradient + (self._alpha * gradient.norm()) * held
         unit = gradient.unit()
         perturbed = passes.gradient(self.scaled(unit))
-        self.memory["sharpness"] = (perturbed - unit.dot(perturbed) * unit).unit()
+        self.memory["sharpness"] = perturbed.beside(unit).unit()
         self.memory["step"] = step + 1
         return perturbed

@@ -32,7 +32,7 @@ class Common(TypedDict, total=False):
 def check(name: str, value: Any, *, low: float = 0.0, high: float = math.inf) -> None:
     """Raises ValueError unless a setting is a number from low to high."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and low <= value <= high):
+    if not (number and low <= value <= high and math.isfinite(value)):
         bounds = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
         raise ValueError(f"{name} must be a number {bounds}, got {value!r}")
 

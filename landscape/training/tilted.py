@@ -72,7 +72,8 @@ class TiltedSAM(BatchOptimizer):
             noise = self._shortened(self.scaled(self.noise(passes.weights), "sigma"))
             ascent = passes.gradient(noise, statistics=sample == 0).unit()
             gradient = passes.gradient(noise + self.scaled(ascent))
-            height = self._tilt * passes.mean_loss().float()
+            loss = passes.mean_loss()
+            height = self._tilt * loss.to(torch.promote_types(loss.dtype, torch.float32))
             highest = height if top is None else torch.maximum(top, height)
             # exp of what is at most 0: the sums so far, then this sample, on the new scale.
             before = (highest if top is None else top).sub(highest).exp()

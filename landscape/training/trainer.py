@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 import time
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from landscape.probing.batches import Batches, place
 from landscape.probing.guard import random_state
+from landscape.results import content_hash
 from landscape.tasks import Settings, Task
 from landscape.tasks.data import batches_of
 from landscape.tasks.data.regrouping import ExampleBatches
@@ -113,6 +115,11 @@ def train(
         )
 
 
+def _digest(data: Batches) -> str:
+    hashes = "".join(data.walk()[0])
+    return hashlib.blake2b(hashes.encode(), digest_size=16).hexdigest()
+
+
 class _Training:
     def __init__(
         self, task: Task, recipe: Recipe, start: Path | str | None, settings: Settings
@@ -144,6 +151,9 @@ class _Training:
             "task": task.name,
             **recipe.as_dict(),
             "start": None if start is None else str(start),
+            # Names stay while what they stand for changes.
+            "weights": content_hash(self.model.state_dict().items()),
+            "data": _digest(self.data["train"]),
             "examples": len(self.examples),
             "data_seed": settings.data_seed,
             "objective": self.objective.name,

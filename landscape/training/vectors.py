@@ -9,6 +9,8 @@ from torch import Tensor
 
 #: Smallest divisor of a normalisation; a zero gradient then gives a zero step.
 TINY = 1e-12
+# Roundings that a difference of near vectors may have.
+_ROUNDING = 100
 
 
 class Vector:
@@ -67,6 +69,12 @@ class Vector:
     def unit(self) -> Vector:
         """V / ‖v‖, and 0 for v = 0."""
         return self * (1 / self.norm().clamp_min(TINY))
+
+    def beside(self, other: Vector) -> Vector:
+        """What is left of the vector beside another one; 0 where that is no more than rounding."""
+        rest = self - (self.dot(other) / other.norm().clamp_min(TINY).square()) * other
+        norm = rest.norm()
+        return rest * (norm > _ROUNDING * torch.finfo(norm.dtype).eps * self.norm()).to(norm)
 
     def flat(self) -> Tensor:
         """All entries one after the other, (P,)."""

@@ -20,6 +20,7 @@ from landscape.tasks.checkpoints.optimizer_state import (
     has_running_means,
     learning_rate,
     running_means,
+    stability_edge,
 )
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,10 @@ class Checkpoint:
     def learning_rate(self) -> float | None:
         """The optimiser's learning rate; None without one, or where its groups differ."""
         return None if self.optimizer is None else learning_rate(self.optimizer)
+
+    def stability_edge(self) -> float | None:
+        """The edge of stability of the optimiser; None where it has none of the Hessian."""
+        return None if self.optimizer is None else stability_edge(self.optimizer)
 
 
 def read_checkpoint(path: Path, *, ema: bool = False, trust_pickle: bool = False) -> Checkpoint:
