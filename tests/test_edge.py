@@ -15,6 +15,8 @@ from landscape.callbacks import Monitor, edge_measures, edge_table
 from landscape.training import SAM, Recipe, edge_of_stability, sam_edge, train
 from landscape.viz import plot_edge
 
+TOP = r"$\lambda_{\max}$"
+
 LR, RHO = 0.1, 0.1
 
 
@@ -128,20 +130,20 @@ def lines(display):
 def test_the_picture_shows_the_eigenvalue_and_both_edges():
     display = plot_edge(frame())
     assert lines(display) == {
-        "λ_max": [1.0, 4.0, 6.0],
+        TOP: [1.0, 4.0, 6.0],
         "edge of the base optimiser": [10.0, 10.0, 10.0],
         "edge of SAM": [9.0, 7.0, 6.1],
     }
     assert display.ax_.get_ylim()[1] > 10
     texts = {text.get_text() for text in display.ax_.texts}
-    assert texts == {"λ_max", "edge of the base optimiser", "edge of SAM"}
+    assert texts == {TOP, "edge of the base optimiser", "edge of SAM"}
     assert display.ax_.get_xlabel() == "step"
 
 
 def test_edges_that_are_not_known_are_not_drawn():
     nothing = [np.nan] * 3
-    assert set(lines(plot_edge(frame(sam_edge=nothing)))) == {"λ_max", "edge of the base optimiser"}
-    assert set(lines(plot_edge(frame(sam_edge=nothing, edge=nothing)))) == {"λ_max"}
+    assert set(lines(plot_edge(frame(sam_edge=nothing)))) == {TOP, "edge of the base optimiser"}
+    assert set(lines(plot_edge(frame(sam_edge=nothing, edge=nothing)))) == {TOP}
 
 
 def test_an_edge_far_above_leaves_the_picture():
@@ -150,7 +152,7 @@ def test_an_edge_far_above_leaves_the_picture():
 
 
 def test_a_step_without_a_value_is_left_out():
-    assert lines(plot_edge(frame(value=[1.0, np.nan, 6.0])))["λ_max"] == [1.0, 6.0]
+    assert lines(plot_edge(frame(value=[1.0, np.nan, 6.0])))[TOP] == [1.0, 6.0]
 
 
 def test_a_table_that_cannot_be_drawn_is_told():

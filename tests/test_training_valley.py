@@ -53,7 +53,7 @@ def test_the_base_optimiser_stays_where_it_comes_down():
     [
         ("sam", {"rho": 0.2}),
         ("gsam", {"rho": 0.2}),
-        ("looksam", {"rho": 0.2}),
+        ("looksam", {"rho": 0.2, "alpha": 0.7}),
         ("friendly-sam", {"rho": 0.2}),
         ("momentum-sam", {"rho": 0.2, "momentum": 0.9}),
         ("ssam-f", {"rho": 0.2}),
