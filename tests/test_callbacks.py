@@ -162,14 +162,14 @@ def test_the_numbers_are_those_of_an_audit_of_the_same_weights():
         assert row.passes == result.cost.passes
 
 
-def test_the_edge_is_two_over_the_learning_rate_beside_the_top_eigenvalue_only():
+def test_the_edge_is_that_of_the_optimiser_beside_the_top_eigenvalue_only():
     monitor, model = monitored(measures=[EIGENVALUE, "train-loss"]), net()
     monitor.measure(model, 0, optimizer=optimizer_of(model, 0.05))
     groups = [{"params": model[0].parameters()}, {"params": model[4].parameters(), "lr": 0.1}]
     monitor.measure(model, 1, optimizer=torch.optim.SGD(groups, lr=0.2))
     monitor.measure(model, 2)
     frame = monitor.frame.pivot_table("edge", "step", "measure", dropna=False)
-    assert frame.loc[0, "hessian-top-eigenvalue"] == pytest.approx(40)
+    assert frame.loc[0, "hessian-top-eigenvalue"] == pytest.approx(2 * 1.9 / 0.05)
     assert frame.isna().sum().sum() == 5
     assert monitor.frame.learning_rate.isna().tolist() == [False, False, True, True, True, True]
 

@@ -12,10 +12,12 @@ from torch import nn
 
 import landscape
 from landscape.callbacks import Monitor, edge_measures, edge_table
+from landscape.tasks import read_checkpoint
+from landscape.tasks.stability import edge_of_groups
 from landscape.training import SAM, Recipe, edge_of_stability, sam_edge, train
 from landscape.viz import plot_edge
 
-TOP = r"$\lambda_{\max}$"
+TOP = "λ max"
 
 LR, RHO = 0.1, 0.1
 
@@ -59,6 +61,33 @@ def test_limits_of_the_edge_of_sam():
     edge = sam_edge(20.0, 0.1, 0.5)
     assert edge * (1 + 0.1 * edge / 0.5) == pytest.approx(20.0)
     assert math.isclose(edge, 0.5 / 0.2 * (math.sqrt(1 + 4 * 0.1 * 20 / 0.5) - 1))
+
+
+OPTIMISERS = {
+    "sgd": (lambda w: torch.optim.SGD(w, lr=0.1), 20.0),
+    "momentum and decay": (
+        lambda w: torch.optim.SGD(w, lr=0.1, momentum=0.9, weight_decay=0.5),
+        37.5,
+    ),
+    "nesterov": (lambda w: torch.optim.SGD(w, lr=0.1, momentum=0.9, nesterov=True), None),
+    "adam": (lambda w: torch.optim.Adam(w, lr=0.1), None),
+    "two rates": (
+        lambda w: torch.optim.SGD([{"params": w[:1]}, {"params": w[1:], "lr": 0.2}], lr=0.1),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "edge"), OPTIMISERS.values(), ids=OPTIMISERS)
+def test_checkpoints_and_optimisers_have_the_same_edge(make, edge, tmp_path):
+    model = nn.Linear(2, 2)
+    optimizer = make(list(model.parameters()))
+    expected = edge if edge is None else pytest.approx(edge)
+    assert edge_of_groups(optimizer.param_groups) == expected
+    torch.save(
+        {"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "w.pt"
+    )
+    assert read_checkpoint(tmp_path / "w.pt").stability_edge() == expected
 
 
 @pytest.mark.parametrize("given", [{"lr": 0.0}, {"lr": 0.1, "momentum": 2.0}])

@@ -220,6 +220,10 @@ PARTS = {
     "no test data of that name": (options(test_data="gone.npz"), "gone.npz"),
     "a task beside its parts": (options(task="net.py:build"), "give one of them"),
     "parts without a model": (options(model=None), "belong to --model, which is missing"),
+    "an option that the task leaves without use": (
+        ["--task", "digits", "--target", "label", "--max-length", "8"],
+        "--target, --max-length belong to --model, which is missing",
+    ),
     "a model as a task": (["--task", "net.py:build"], "must be a landscape.Task"),
 }
 

@@ -127,6 +127,15 @@ def test_bad_input_is_one_line(arguments, message):
     assert done.stderr.count("\n") == 1
 
 
+def test_what_cannot_be_loaded_leaves_nothing_behind(folder):
+    (folder / "bad.pt").write_text("no checkpoint")
+    for source in (("bad.pt", "--task", "digits"), ("--task", "gone.py:task")):
+        done = run(*source, "--epochs", 1, "--monitor", 1, "--out", "none")
+        assert done.exit_code == 2
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert not (folder / "none").exists()
+
+
 @pytest.mark.usefixtures("folder")
 def test_another_recipe_in_the_same_folder_is_one_line():
     assert run(*OWN).exit_code == 0

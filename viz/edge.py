@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-_TOP = r"$\lambda_{\max}$"
+_TOP = "λ max"
 _COLUMNS = ("step", "value", "low", "high", "edge")
 
 

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from landscape.measures import Measure, get
-from landscape.training import Recipe, edge_of_stability, sam_edge
+from landscape.training import Recipe, sam_edge
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,20 +32,13 @@ def edge_table(frame: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
         AdamW, whose edge is that of another matrix, and sam_edge NaN for methods other than SAM.
     """
     by_measure = {name: rows.set_index("step") for name, rows in frame.groupby("measure")}
-    table: pd.DataFrame = by_measure[_SHARPEST][["epoch", "value", "low", "high"]].copy()
-    rates = by_measure[_SHARPEST]["learning_rate"]
+    columns = ["epoch", "value", "low", "high", "edge"]
+    table: pd.DataFrame = by_measure[_SHARPEST][columns].copy()
     norms = by_measure[_GRADIENT]["value"].reindex(table.index)
-    table["edge"] = [_edge(rate, recipe) for rate in rates]
     table["sam_edge"] = [
         _sam_edge(edge, norm, recipe) for edge, norm in zip(table["edge"], norms, strict=True)
     ]
     return table.reset_index()
-
-
-def _edge(rate: float, recipe: Recipe) -> float:
-    if recipe.base != "sgd" or not rate > 0:
-        return math.nan
-    return edge_of_stability(rate, recipe.momentum, recipe.weight_decay)
 
 
 def _sam_edge(edge: float, norm: float, recipe: Recipe) -> float:

@@ -17,7 +17,7 @@ from landscape.auditing import each_result
 from landscape.callbacks.exporters import Exporter
 from landscape.callbacks.row import COLUMNS, Row
 from landscape.callbacks.row_file import RowFile
-from landscape.callbacks.training_state import learning_rate, untouched
+from landscape.callbacks.training_state import rate_and_edge, untouched
 from landscape.measures import Measure, resolve
 from landscape.probing import Objective, Probe, as_objective
 from landscape.probing.batches import Batches
@@ -173,10 +173,11 @@ class Monitor:
         if not wanted:
             return []
         rows: list[Row] = []
-        rate, when = learning_rate(optimizer), math.nan if epoch is None else float(epoch)
+        rate, edge = rate_and_edge(optimizer)
+        when = math.nan if epoch is None else float(epoch)
         with untouched(self._batches):
             for result in self._results(model, wanted):
-                row = Row.of(result, step=step, epoch=when, learning_rate=rate)
+                row = Row.of(result, step=step, epoch=when, learning_rate=rate, edge=edge)
                 rows.append(row)
                 self._attempt("file", self._file.add, row)
             for exporter in self._exporters:

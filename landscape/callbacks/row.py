@@ -29,8 +29,8 @@ class Row:
         passes: Passes over the data that it takes alone, evidence included.
         seconds: Seconds that it takes alone.
         learning_rate: The optimiser's; NaN where its groups differ.
-        edge: 2 / learning_rate beside the Hessian's top eigenvalue: where plain gradient descent
-            becomes unstable. NaN beside other measures.
+        edge: The optimiser's edge of stability beside the Hessian's top eigenvalue; NaN beside
+            other measures, and for optimisers that have none.
     """
 
     step: int
@@ -48,7 +48,9 @@ class Row:
     edge: float
 
     @classmethod
-    def of(cls, result: Result, *, step: int, epoch: float, learning_rate: float) -> Row:
+    def of(
+        cls, result: Result, *, step: int, epoch: float, learning_rate: float, edge: float
+    ) -> Row:
         """The row of a result.
 
         Args:
@@ -56,11 +58,11 @@ class Row:
             step: When.
             epoch: When, in epochs; NaN if unknown.
             learning_rate: The optimiser's; NaN if unknown.
+            edge: The optimiser's edge of stability; NaN if it has none.
 
         Returns:
             The row, its message on one line.
         """
-        has_edge = result.measure == _SHARPEST and learning_rate > 0
         low, high = result.interval
         return cls(
             step=step,
@@ -75,7 +77,7 @@ class Row:
             passes=result.cost.passes,
             seconds=result.cost.seconds,
             learning_rate=learning_rate,
-            edge=2 / learning_rate if has_edge else math.nan,
+            edge=edge if result.measure == _SHARPEST else math.nan,
         )
 
     def cells(self) -> list[Any]:

@@ -10,22 +10,22 @@ from typing import Any
 import torch
 
 from landscape.probing.guard import random_state
+from landscape.tasks.stability import edge_of_groups, shared_rate
 
 
-def learning_rate(optimizer: Any) -> float:
-    """The learning rate that all groups of an optimiser, or of several, share.
+def rate_and_edge(optimizer: Any) -> tuple[float, float]:
+    """The learning rate that all groups of an optimiser, or of several, share, and their edge.
 
     Args:
         optimizer: An optimiser, a list of them, or None.
 
     Returns:
-        The rate; NaN where groups differ or there is no optimiser.
+        Learning rate and edge of stability, each NaN where there is none.
     """
-    if optimizer is None:
-        return math.nan
     several = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
-    rates = {float(group["lr"]) for each in several for group in each.param_groups}
-    return rates.pop() if len(rates) == 1 else math.nan
+    groups = [group for each in several if each is not None for group in each.param_groups]
+    found = (shared_rate(groups), edge_of_groups(groups))
+    return found[0] or math.nan, found[1] or math.nan
 
 
 @contextmanager

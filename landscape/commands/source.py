@@ -192,6 +192,16 @@ class Source:
             "--data": self.data,
             "--test-data": self.test_data,
             "--test-split": self.test_split,
+            "--split": self.split,
+            "--target": self.target,
+            "--inputs": self.inputs or None,
+            "--text": self.text,
+            "--tokenizer": self.tokenizer,
+            "--max-length": self.max_length,
+            "--image-size": self.image_size,
+            "--mean": self.mean or None,
+            "--std": self.std or None,
+            "--processor": self.processor,
         }
         if self.model is None:
             if idle := [name for name, value in parts.items() if value is not None]:

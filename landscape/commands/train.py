@@ -101,6 +101,7 @@ def train(
             seed=seed,
         )
     )
+    made = not out.exists()
     or_exit(lambda: check_writable(out, f"--out {out}"))
 
     def run(task: Task, opened: Settings) -> Trained:
@@ -108,6 +109,10 @@ def train(
 
     try:
         trained = source.call(run)
+    except typer.Exit:
+        if made and not any(out.iterdir()):  # nothing could be loaded
+            out.rmdir()
+        raise
     except KeyboardInterrupt:
         fail(
             f"interrupted; {out} keeps every finished epoch, and the same command goes on",

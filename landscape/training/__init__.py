@@ -13,10 +13,11 @@ A method of your own is a subclass with one method, ``direction``; nothing needs
 ``train`` trains a task by a ``Recipe`` and keeps all that is needed to go on.
 """
 
+from landscape.tasks.stability import edge_of_stability
 from landscape.training.averaging import EMA, SWA, WASAM
 from landscape.training.base import BatchOptimizer, FlatOptimizer, RowOptimizer
 from landscape.training.bilateral import BilateralSAM
-from landscape.training.edges import edge_of_stability, sam_edge
+from landscape.training.edges import sam_edge
 from landscape.training.esam import ESAM
 from landscape.training.fisher_masked import FisherMaskedSAM
 from landscape.training.follow import FollowLearningRate

@@ -1,30 +1,10 @@
-"""Edges of stability: the curvature above which a step of descent overshoots ever more."""
+"""The edge of stability of SAM."""
 
 from __future__ import annotations
 
 import math
 
 from landscape.training.settings import check
-
-
-def edge_of_stability(lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> float:
-    """Largest eigenvalue of the loss at which gradient descent is stable on a quadratic.
-
-        λ* = 2 (1 + β)/η − c
-
-    Source: Cohen et al. 2021, arXiv 2103.00065. It holds for gradients of the whole data.
-
-    Args:
-        lr: η.
-        momentum: β of heavy-ball momentum, as torch's SGD has it.
-        weight_decay: c of c w added to the gradient.
-
-    Returns:
-        The edge.
-    """
-    check("lr", lr, low=1e-300)
-    check("momentum", momentum, high=1)
-    return 2 * (1 + momentum) / lr - weight_decay
 
 
 def sam_edge(edge: float, rho: float, gradient_norm: float) -> float:

@@ -18,10 +18,9 @@ from landscape.tasks.checkpoints.naming import cleaned
 from landscape.tasks.checkpoints.nesting import find_optimizer, find_weights
 from landscape.tasks.checkpoints.optimizer_state import (
     has_running_means,
-    learning_rate,
     running_means,
-    stability_edge,
 )
+from landscape.tasks.stability import edge_of_groups, shared_rate
 
 logger = logging.getLogger(__name__)
 
@@ -85,11 +84,11 @@ class Checkpoint:
 
     def learning_rate(self) -> float | None:
         """The optimiser's learning rate; None without one, or where its groups differ."""
-        return None if self.optimizer is None else learning_rate(self.optimizer)
+        return None if self.optimizer is None else shared_rate(self.optimizer["param_groups"])
 
     def stability_edge(self) -> float | None:
         """The edge of stability of the optimiser; None where it has none of the Hessian."""
-        return None if self.optimizer is None else stability_edge(self.optimizer)
+        return None if self.optimizer is None else edge_of_groups(self.optimizer["param_groups"])
 
 
 def read_checkpoint(path: Path, *, ema: bool = False, trust_pickle: bool = False) -> Checkpoint:

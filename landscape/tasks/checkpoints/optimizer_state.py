@@ -50,33 +50,6 @@ def has_running_means(optimizer: Mapping[str, Any]) -> bool:
     return any(_buffer(entry) is not None for entry in optimizer["state"].values())
 
 
-def learning_rate(optimizer: Mapping[str, Any]) -> float | None:
-    """The learning rate, None where groups differ in it."""
-    rates = [group.get("lr") for group in optimizer["param_groups"]]
-    if not all(isinstance(rate, float | int | Tensor) for rate in rates):
-        return None
-    different = {float(rate) for rate in rates}
-    return different.pop() if len(different) == 1 else None
-
-
-def stability_edge(optimizer: Mapping[str, Any]) -> float | None:
-    """Curvature at which the optimiser's steps on a quadratic overshoot, 2 (1 + momentum)/lr - c.
-
-    c is its weight decay. None for adaptive optimisers, whose edge is that of another matrix, for
-    Nesterov's momentum, and where groups differ.
-
-    Returns:
-        The edge.
-    """
-    rate, groups = learning_rate(optimizer), optimizer["param_groups"]
-    known = {(group.get("momentum", 0.0), group.get("weight_decay", 0.0)) for group in groups}
-    other = any("momentum" not in group or group.get("nesterov") for group in groups)
-    if not rate or other or len(known) != 1:
-        return None
-    ((momentum, decay),) = known
-    return float(2 * (1 + momentum) / rate - decay)
-
-
 def _buffer(entry: Any) -> Tensor | None:
     if not isinstance(entry, Mapping):
         return None
