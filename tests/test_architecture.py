@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 # From low to high: a room imports only from the rooms before it.
 ROOMS = (
     "results",
+    "correlation",
     "linalg",
     "probing",
     "geometry",
@@ -24,7 +25,7 @@ ROOMS = (
 ALLOWED = {room: set(ROOMS[:index]) for index, room in enumerate(ROOMS)} | {
     "version": set(),
     "measures": {"results", "linalg", "probing", "geometry", "evidence"},
-    "viz": {"results", "slices"},
+    "viz": {"results", "correlation", "slices"},
     "auditing": {*ROOMS, "measures", "viz"},
     "orbits": {*ROOMS, "measures", "viz", "auditing"},
     "callbacks": {*ROOMS, "measures", "auditing"},

@@ -1,0 +1,1 @@
+"""Rank correlation of measures with generalisation over a population of models."""

@@ -1,0 +1,1 @@
+"""Populations: many models trained by a design, and all of them measured."""
