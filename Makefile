@@ -51,6 +51,11 @@ study: $(VENV)/.installed-test ## rerun the benchmarks; their JSON goes to docs/
 		--record docs/benchmarks/flat_minima_long.json --figure /tmp/flat_minima_long.png
 	$(BIN)/python examples/benchmarks/slices.py
 	$(BIN)/python examples/benchmarks/refinement.py
+	$(BIN)/python examples/kendall_digits.py --keep docs/results/digits
+	$(BIN)/python examples/benchmarks/correlation_coverage.py --rounds 200
+	$(BIN)/python examples/benchmarks/correlation_speed.py
+	$(BIN)/python examples/benchmarks/sweep_throughput.py --population kendall-digits/models
+	$(BIN)/python examples/benchmarks/sweep_kills.py
 	$(BIN)/python examples/benchmarks/tables.py
 
 clean: ## remove caches, builds and the demo report, but keep .venv

@@ -2,6 +2,7 @@
 
 from landscape import callbacks, measures, slices, viz
 from landscape.auditing import audit
+from landscape.correlation import Correlations, correlate
 from landscape.measures import Measure
 from landscape.orbits import SymmetryCheck, symmetry_check
 from landscape.probing import (
@@ -21,6 +22,7 @@ from landscape.version import __version__
 __all__ = [
     "Block",
     "CallableObjective",
+    "Correlations",
     "Cost",
     "Estimate",
     "Factor",
@@ -40,6 +42,7 @@ __all__ = [
     "__version__",
     "audit",
     "callbacks",
+    "correlate",
     "evaluate_slice",
     "measures",
     "open_task",

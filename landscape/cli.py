@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from landscape.commands.audit import audit
+from landscape.commands.correlate import correlate
 from landscape.commands.measures import list_measures
 from landscape.commands.slices import plot, slice_
+from landscape.commands.sweep import sweep
 from landscape.commands.train import train
 from landscape.commands.validate import validate
 
@@ -32,8 +34,10 @@ def _root(
 app.command()(audit)
 app.command()(validate)
 app.command()(train)
+app.command()(correlate)
 app.command(name="measures")(list_measures)
 app.command(name="slice")(slice_)
+app.command()(sweep)
 app.command(name="plot")(plot)
 
 

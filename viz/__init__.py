@@ -1,6 +1,13 @@
 """Pictures and reports, drawn from stored results; matplotlib and jinja2 load when they draw."""
 
 from landscape.viz.barcode import plot_barcode
+from landscape.viz.correlation_coverage import plot_coverage
+from landscape.viz.correlation_errors import plot_sign_errors
+from landscape.viz.correlation_forest import plot_forest
+from landscape.viz.correlation_heatmaps import plot_between, plot_granulated
+from landscape.viz.correlation_report import render_correlation_report, write_correlation_report
+from landscape.viz.correlation_scans import plot_scan_correlations
+from landscape.viz.correlation_scatters import plot_scatters
 from landscape.viz.display import Display
 from landscape.viz.edge import plot_edge
 from landscape.viz.layers import plot_layers
@@ -20,19 +27,28 @@ from landscape.viz.style import style
 __all__ = [
     "Display",
     "plot_barcode",
+    "plot_between",
+    "plot_coverage",
     "plot_edge",
+    "plot_forest",
+    "plot_granulated",
     "plot_layers",
     "plot_noise_scan",
     "plot_orbits",
     "plot_radius_scan",
+    "plot_scan_correlations",
+    "plot_scatters",
+    "plot_sign_errors",
     "plot_slice",
     "plot_slice_comparison",
     "plot_slice_contour",
     "plot_slice_line",
     "plot_slice_surface",
     "plot_spectral_density",
+    "render_correlation_report",
     "render_report",
     "style",
+    "write_correlation_report",
     "write_report",
     "write_slice_html",
 ]

@@ -69,7 +69,7 @@ def render_report(report: dict[str, Any], descriptions: Descriptions | None = No
     if descriptions is not None:
         report = described(report, descriptions)
     return (
-        _environment()
+        page_environment()
         .get_template("report.html")
         .render(
             title=sections.title(report),
@@ -130,7 +130,8 @@ def formula(text: str) -> Markup:
     return markupsafe.Markup(safe)
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Templates of pages: everything is escaped, and a name that is not given is an error."""
     import jinja2
 
     environment = jinja2.Environment(

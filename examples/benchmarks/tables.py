@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import population_tables as populations
 from _common import RECORDS, console
 
 HEAD = """# Benchmarks
@@ -409,6 +410,10 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "geodesic": ("Geodesic sharpness: time", geodesic),
     "slices": ("Slices: time", slices),
     "refinement": ("Slices: refinement", refinement),
+    "correlation_coverage": ("Rank correlations: coverage", populations.correlation_coverage),
+    "correlation_speed": ("Rank correlations: time", populations.correlation_speed),
+    "sweep_throughput": ("Sweeps: overhead", populations.sweep_throughput),
+    "sweep_kills": ("Sweeps: killed and gone on with", populations.sweep_kills),
 }
 
 

@@ -10,14 +10,17 @@ import typer
 
 from landscape.commands.config import write_config
 from landscape.commands.exits import INTERRUPTED, check_writable, fail, or_exit
+from landscape.commands.population import refuse_workers, train_population
 from landscape.commands.source import Source, takes_source
+from landscape.commands.sweep import Engine
 
 if TYPE_CHECKING:
     from landscape.callbacks import Monitor
     from landscape.tasks import Settings, Task
     from landscape.training import Observer, Recipe, Trained
 
-_METHOD, _BUDGET = "Method", "Budget"
+_METHOD, _BUDGET, _POPULATION = "Method", "Budget", "Population"
+_OUT = Path("landscape-run")
 
 
 @takes_source
@@ -67,7 +70,7 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order of the data and noise.")] = 0,
     out: Annotated[
         Path, typer.Option(help="Folder of the run; the same command goes on where it stopped.")
-    ] = Path("landscape-run"),
+    ] = _OUT,
     save_every: Annotated[
         int, typer.Option(min=1, help="Epochs between two weights of the trajectory.")
     ] = 1,
@@ -77,11 +80,49 @@ def train(
             min=1, help="Measure the top eigenvalue every N epochs, beside the edge of stability."
         ),
     ] = None,
+    population: Annotated[
+        str | None,
+        typer.Option(
+            help="Train all models of a design: a YAML file, digits-smoke, digits or digits-large.",
+            rich_help_panel=_POPULATION,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Models at a time; one a core if left out, 0 without processes.",
+            rich_help_panel=_POPULATION,
+        ),
+    ] = None,
+    engine: Annotated[
+        Engine | None,
+        typer.Option(
+            help="local (if left out): processes of this machine; ray: a cluster.",
+            rich_help_panel=_POPULATION,
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a running Ray cluster, such as auto; one is started if left out.",
+            rich_help_panel=_POPULATION,
+        ),
+    ] = None,
 ) -> None:
     """Train a task, by plain descent or a method for flat minima; weights start at random."""
     from landscape.tasks import parsed
     from landscape.training import Recipe
 
+    if population is not None:
+        from landscape.populations import Workers
+
+        where = or_exit(
+            lambda: Workers(engine=(engine or Engine.LOCAL).value, count=workers, address=address)
+        )
+        train_population(context, population, None if out == _OUT else out, where)
+        return
+    refuse_workers(context)
     if source.initial is not None:
         fail("--initial is for measuring; training starts from the checkpoint that is given first")
     settings = or_exit(lambda: parsed(setting or ())) | ({} if rho is None else {"rho": rho})

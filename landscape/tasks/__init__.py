@@ -9,6 +9,7 @@ from landscape.tasks.digits import (
     digits_task,
     train_digits,
 )
+from landscape.tasks.digits_nets import digits_nets
 from landscape.tasks.importing import (
     folder_of,
     importable,
@@ -31,6 +32,7 @@ __all__ = [
     "composed_task",
     "digits_checkpoint",
     "digits_data",
+    "digits_nets",
     "digits_task",
     "directions_of",
     "folder_of",

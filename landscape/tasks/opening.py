@@ -32,7 +32,8 @@ from landscape.tasks.checkpoints import (
     load_adapter,
     read_checkpoint,
 )
-from landscape.tasks.data import Batched, batches_of
+from landscape.tasks.data import Batched
+from landscape.tasks.kept import Kept
 from landscape.tasks.task import Task
 
 logger = logging.getLogger(__name__)
@@ -155,7 +156,11 @@ class Opened:
 
 
 def open_task(
-    task: Task, checkpoint: Path | str | None = None, settings: Settings | None = None
+    task: Task,
+    checkpoint: Path | str | None = None,
+    settings: Settings | None = None,
+    *,
+    kept: Kept | None = None,
 ) -> Opened:
     """Loads weights and data of a task, and makes the probe.
 
@@ -164,6 +169,8 @@ def open_task(
         checkpoint: File or directory of weights, or of a LoRA adapter on the task's own; None
             takes the task's.
         settings: How to load.
+        kept: Of the same task and settings, where several checkpoints are opened: their model and
+            data are then made once.
 
     Returns:
         Model, data and probe.
@@ -176,12 +183,15 @@ def open_task(
     if not isinstance(task, Task):
         raise TypeError(f"task must be a landscape.Task, got {type(task).__name__}")
     settings = settings or Settings()
+    given, shared = task, kept is not None
+    kept = kept or Kept(task)
+    task = kept.task if shared else task
     path = task.default_checkpoint() if checkpoint is None else Path(checkpoint)
     model, found, notes = _loaded(task, path, settings)
     if path is None:
         notes.append("no checkpoint: the weights are those that the model was made with")
     objective = settings.objective_of(task)
-    train = _train(task, model, objective, settings)
+    train = _train(kept, task.train, model, objective, settings)
     initial = None
     if settings.initial is not None:
         # Weights before training have no average yet.
@@ -190,7 +200,7 @@ def open_task(
     probe = Probe(
         model,
         objective,
-        train.batches,
+        kept.in_memory(train).batches,
         device=settings.device,
         dtype=settings.dtype,
         batch_norm=settings.batch_norm,
@@ -199,14 +209,18 @@ def open_task(
         initial=initial,
         blocks=tuple(task.blocks),
     )
+    test = None if task.test is None else _test(kept, task.test, train, objective)
+    if shared:
+        for data in (train, *([test] if test else [])):
+            kept.keep(data, settings.device)
     return Opened(
-        task=task,
+        task=given,
         settings=settings,
         path=path,
         model=model,
         probe=probe,
         train=train,
-        test=None if task.test is None else _test(task.test, train, objective),
+        test=test,
         learning_rate=None if found is None else found.learning_rate(),
         stability_edge=None if found is None else found.stability_edge(),
         notes=tuple(notes),
@@ -244,26 +258,25 @@ def _widened(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     return model.to(functools.reduce(torch.promote_types, own, widest))
 
 
-def _train(task: Task, model: nn.Module, objective: Objective, settings: Settings) -> Batched:
-    train = batches_of(
-        task.train,
-        samples=settings.samples,
-        data_seed=settings.data_seed,
-        batch_size=settings.batch_size,
-        classes=_is_classification(objective),
-    )
+def _train(
+    kept: Kept, source: Any, model: nn.Module, objective: Objective, settings: Settings
+) -> Batched:
+    def read(size: int | None) -> Batched:
+        return kept.batches_of(
+            source,
+            samples=settings.samples,
+            data_seed=settings.data_seed,
+            batch_size=size,
+            classes=_is_classification(objective),
+        )
+
+    train = read(settings.batch_size)
     if settings.batch_size is not None:
         return train
     size = fitting_batch_size(model, objective, train, settings.device)
     if size is None or train.batch_size is None or size >= train.batch_size:
         return train
-    smaller = batches_of(
-        task.train,
-        samples=settings.samples,
-        data_seed=settings.data_seed,
-        batch_size=size,
-        classes=_is_classification(objective),
-    )
+    smaller = read(size)
     return replace(smaller, facts={**smaller.facts, "batch_size": f"{size}, to fit in memory"})
 
 
@@ -273,12 +286,14 @@ def _is_classification(objective: Objective) -> bool:
     return isinstance(kind, CrossEntropy) and not isinstance(kind, TokenObjective)
 
 
-def _test(source: Any, train: Batched, objective: Objective) -> Batched:
-    found = batches_of(
+def _test(kept: Kept, source: Any, train: Batched, objective: Objective) -> Batched:
+    found = kept.batches_of(
         source,
         default_batch_size=train.batch_size or 500,
         classes=_is_classification(objective),
     )
+    if kept.keeps(found):  # which were walked before
+        return kept.in_memory(found)
     walks = [Batches(found.batches, torch.device("cpu"), torch.float32).walk()[0] for _ in "12"]
     if walks[0] != walks[1]:
         raise ValueError(
