@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from importlib import metadata
 from typing import Any
@@ -162,7 +162,10 @@ def get(name: str, **config: Any) -> Measure:
         >>> landscape.measures.get("renyi-sharpness", alpha=2.0).label
         'renyi-sharpness[alpha=2]'
     """
-    measures = available()
+    return _configured(_named(name, available()), config)
+
+
+def _named(name: str, measures: Mapping[str, type[Measure]]) -> type[Measure]:
     if name not in measures:
         close = difflib.get_close_matches(name, measures, n=3, cutoff=0.4)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
@@ -171,12 +174,15 @@ def get(name: str, **config: Any) -> Measure:
             if close
             else f"unknown measure {name!r}; all names: {', '.join(measures)}"
         )
-    measure = measures[name]
+    return measures[name]
+
+
+def _configured(measure: type[Measure], config: Mapping[str, Any]) -> Measure:
     known = [entry.name for entry in fields(measure) if entry.init]
     wrong = [key for key in config if key not in known]
     if wrong:
         raise ValueError(
-            f"{name} has no field {', '.join(wrong)}; its fields are {known or 'none'}"
+            f"{measure.name} has no field {', '.join(wrong)}; its fields are {known or 'none'}"
         )
     return measure(**config)
 
@@ -197,13 +203,15 @@ def expand(names: Iterable[str | Measure], **budget: Any) -> list[Measure]:
         ValueError: If two entries have the same label.
     """
     found: list[Measure] = []
+    measures = available()
     for name in names:
         if isinstance(name, Measure):
             found.append(name)
         elif isinstance(name, str):
-            own = {entry.name for entry in fields(type(get(name)))}
+            kind = _named(name, measures)
+            own = {entry.name for entry in fields(kind)}
             settings = {key: value for key, value in budget.items() if key in own}
-            found.extend(get(name, **variant, **settings) for variant in type(get(name)).variants)
+            found.extend(_configured(kind, {**variant, **settings}) for variant in kind.variants)
         else:
             raise TypeError(
                 f"measures must be names or Measures, got {type(name).__name__}; for example "

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import landscape
 from landscape.cli import app
 from landscape.commands.correlate import _columns, _split
 from landscape.commands.tables import left_out, read_results
@@ -127,6 +128,13 @@ def test_parquet_is_read_like_csv(tmp_path):
         (["--given", "train_los"], r"no column 'train_los'"),
         (["--colour", "depth"], r"no column 'depth' to colour by; there are lr, width"),
         (["--bootstraps", "3"], r"bootstraps must be .* at least 100, got 3"),
+        (["--confidence", "1"], r"confidence must lie in \[0\.5, 1\), got 1"),
+        (["--effective-size", "0"], r"effective_size must be at least 1"),
+        (["--test-examples", "0"], r"test_examples must be .*at least 1"),
+        (["--seeds", "sed"], r"no column 'sed'"),
+        (["--strata", "lr,widht"], r"no column 'widht'"),
+        (["--compare", "trace,trase"], r"no column 'trase'; close: trace"),
+        (["--measures", "gap_accuracy"], r"no measure beside the target 'gap_accuracy'"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, arguments, told):
@@ -145,6 +153,16 @@ def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, arguments, told)
         ("a.csv", "gap_accuracy,trace\n", "holds no row"),
         ("a.csv", "gap_accuracy,trace\n0.1,1\n", "two models or more"),
         ("a.csv", "gap_accuracy,trace\n0.1,\n0.2,high\n", "no numeric column"),
+        ("a.csv", "gap_accuracy,trace\n1,2\n2,n/a?\n3,4", "no numeric .*'trace' holds 'n/a\\?'"),
+        ("a.csv", "lr,trace,gap,trace\n1,2,3,4\n", "several columns called trace; rename"),
+        ("a.tsv", "lr\ttrace\ttrace\n1\t2\t3\n", "several columns called trace; rename"),
+        (
+            "a.csv",
+            "lr;width;gap\n1;8;0,5\n",
+            r"only column is 'lr;width;gap'.* commas .* semicolons",
+        ),
+        ("a.csv", "lr\tgap\n1\t8\n", r"separated by commas in \.csv, and here seem to be by tabs"),
+        ("a.tsv", "lr,gap\n1,8\n", r"separated by tabs in \.tsv, and here seem to be by commas"),
         ("a.jsonl", "[1, 2]\n", "line 1 holds no object"),
         ("a.jsonl", '{"gap_accuracy": 1', "cannot be read"),
         ("a.parquet", "no parquet", "cannot be read|pip install pyarrow"),
@@ -175,7 +193,8 @@ def one_line(done, told):
     assert done.exit_code == 2, done.output
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert done.stdout == ""
-    return re.search(told, done.stderr)
+    assert re.search(told, done.stderr), done.stderr
+    return True
 
 
 def test_the_name_of_a_measure_selects_its_variants_and_radii(sweep):
@@ -188,6 +207,62 @@ def test_the_name_of_a_measure_selects_its_variants_and_radii(sweep):
 
 def test_commas_inside_brackets_belong_to_a_label():
     assert _split("a[x=1,y=2], b,,c") == ["a[x=1,y=2]", "b", "c"]
+
+
+def test_quotes_keep_a_name_with_a_comma_together():
+    assert _split('lr, "initial,width" ,"a [1, 2]","say ""x"""') == [
+        *("lr", "initial,width", "a [1, 2]", 'say "x"'),
+    ]
+
+
+def test_a_name_that_was_split_at_its_comma_is_told_to_be_quoted(tmp_path):
+    population().rename(columns={"hp.lr": "initial,lr"}).to_csv(tmp_path / "a.csv", index=False)
+    done = run(tmp_path / "a.csv", "--hyperparameters", "initial,lr", "--out", tmp_path / "out")
+    assert one_line(done, "commas separate names; quote one that holds a comma: '\"initial,lr\"'")
+
+
+def test_the_settings_of_the_library_are_options(tmp_path):
+    frame = population().rename(columns={"hp.seed": "run", "hp.lr": "initial,lr"})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    options = ("--seeds", "run", "--strata", '"initial,lr"', "--test-examples", "300")
+    axes = ("--hyperparameters", 'width,"initial,lr"', "--confidence", "0.9")
+    more = ("--effective-size", "2", "--environment", "values", "--json", "--out", tmp_path / "out")
+    done = run(tmp_path / "a.csv", *options, *axes, *more, *QUICK)
+    assert done.exit_code == 0, done.output
+    settings = json.loads(done.stdout)["settings"]
+    assert "run" not in settings["measures"]
+    assert settings["hyperparameters"] == ["hp.width", "initial,lr"]
+    assert settings["configurations"] == 9
+    assert settings["strata"] == ["initial,lr"]
+    assert (settings["test_examples"], settings["confidence"]) == (300, 0.9)
+    assert (settings["effective_size"], settings["environment"]) == (2, "values")
+
+
+def test_a_column_that_one_text_keeps_from_being_a_measure_is_told(tmp_path):
+    frame = population()
+    frame["spoilt"] = frame["trace"].astype(object)
+    frame.loc[3, "spoilt"] = "n/a?"
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    done = run(tmp_path / "a.csv", "--out", tmp_path / "out", *QUICK)
+    assert done.exit_code == 0, done.output
+    assert done.stderr == (
+        "landscape: Left out as measures: "
+        "spoilt (1 of 18 values are no numbers, the first 'n/a?').\n"
+    )
+    asked = run(tmp_path / "a.csv", "--measures", "spoilt", "--out", tmp_path / "none", *QUICK)
+    assert one_line(asked, r"column 'spoilt' must be numeric, but holds .*'n/a\?'")
+
+
+def test_the_number_of_parameters_of_a_sweep_is_only_the_control(sweep):
+    frame = pd.read_csv(sweep / "table.csv").assign(**{"parameter-count": range(18)})
+    frame.to_csv(sweep / "table.csv", index=False)
+    facts = json.loads((sweep / "sweep.json").read_text())
+    facts["measures"].append("parameter-count")
+    (sweep / "sweep.json").write_text(json.dumps(facts))
+    assert "parameter-count" not in read_results(sweep).measures
+    assert "parameter-count" in read_results(sweep).frame
+    correlations = landscape.correlate(read_results(sweep).frame, measures=["trace"])
+    assert "control: parameter count" in correlations.table.index
 
 
 def test_models_without_a_record_have_no_value(sweep):

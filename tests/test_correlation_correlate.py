@@ -65,7 +65,8 @@ def test_the_frames_have_their_columns_and_the_input_is_not_changed(frame):
         found.between.index.tolist() == found.between.columns.tolist() == ["good", "noise", "flat"]
     )
     assert found.differences.columns.tolist() == [
-        *("first", "second", "difference", "low", "high", "p", "p_holm")
+        *("first", "second", "difference", "low", "high", "p", "p_holm"),
+        *("strength", "configurations"),
     ]
     assert len(found.frame) == 48
     assert found.hyperparameters == ("hp.lr", "hp.kind", "hp.dropout")
@@ -220,6 +221,9 @@ def test_accuracy_targets_are_weighted_where_the_test_set_is_known(frame):
         ({"gap_accuracy": np.nan}, {}, "needs two models or more"),
         ({"hp.kind": [[1]] * 48}, {}, "no scalars"),
         ({}, {"options": Options(strata=("hp.seed",))}, "strata must be hyper-parameters"),
+        ({"good": 1j}, {"measures": ["good"]}, "must hold real numbers"),
+        ({"good": pd.Timestamp("2020-01-01")}, {"measures": ["good"]}, "must hold real numbers"),
+        ({"control: random": 1.0}, {}, "'control: random' is the name of a control"),
         ({}, {"measures": []}, "no numeric column left"),
     ],
 )
@@ -251,7 +255,13 @@ def test_a_bare_text_for_a_list_of_columns_is_refused(frame, name):
         {"seed": -1},
         {"confidence": 1.0},
         {"oracle_noise": -1.0},
+        {"oracle_noise": np.inf},
+        {"confidence": "a"},
         {"test_examples": 0},
+        {"test_examples": True},
+        {"test_examples": 10.5},
+        {"test_examples": "a"},
+        {"keep_unconverged": "no"},
         {"effective_size": 0.0},
         {"environment": "pairs"},
     ],

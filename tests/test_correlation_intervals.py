@@ -7,7 +7,7 @@ import pytest
 import landscape
 from landscape.correlation import Options
 from landscape.correlation.bootstrap import resamples, spearman_interval, tau_interval, widened
-from landscape.correlation.comparison import differences
+from landscape.correlation.comparison import Sample, differences
 from landscape.correlation.kendall import tau_b
 from landscape.correlation.partial import left_over
 from landscape.correlation.resampled_kendall import resampled_tau_b
@@ -115,7 +115,7 @@ def test_partial_tau_given_a_column_of_few_values_compares_within_them():
 
 def test_a_perfect_order_has_an_interval_that_shrinks_with_the_pairs():
     lows = []
-    for count in (6, 12, 48):
+    for count in (3, 4, 5, 6, 12, 48):
         values = np.arange(float(count))
         resampled = resampled_tau_b(values, values, resamples(count, 100, 0))
         low, high = tau_interval(values, values, resampled, 0.95)
@@ -124,9 +124,12 @@ def test_a_perfect_order_has_an_interval_that_shrinks_with_the_pairs():
         mirrored = tau_interval(values, -values, -resampled, 0.95)
         assert mirrored == (-1, -low)
         rho = spearman_interval(1.0, 1.0, resampled, count=count, reached=low, confidence=0.95)
-        assert rho == (pytest.approx((3 * low - 1) / 2), 1)
+        least = (3 * low - 1) / 2 if low > 0 else (low**2 + 2 * low - 1) / 2
+        assert rho == (pytest.approx(least), 1)
+        rho = spearman_interval(-1.0, -1.0, resampled, count=count, reached=-low, confidence=0.95)
+        assert rho == (-1, pytest.approx(-least))
     assert lows == sorted(lows)
-    assert lows[1] == pytest.approx(1 - 2 * -np.log(0.025) / 66)
+    assert lows[-2] == pytest.approx(1 - 2 * -np.log(0.025) / 66)
 
 
 def test_widening_never_narrows_nor_leaves_the_range():
@@ -146,11 +149,12 @@ def test_a_better_measure_is_told_from_a_worse_one_and_equal_ones_are_not():
     }
     measures["same"] = measures["poor"] * 3
     weights = resamples(200, 300, 0)
+    samples = {
+        name: Sample(tau_b(values, target), resampled_tau_b(values, target, weights), 200)
+        for name, values in measures.items()
+    }
     found = differences(
-        {name: tau_b(values, target) for name, values in measures.items()},
-        {name: resampled_tau_b(values, target, weights) for name, values in measures.items()},
-        dict.fromkeys(measures, 200),
-        0.95,
+        list(measures), lambda first, second: (samples[first], samples[second]), 0.95
     ).set_index(["first", "second"])
     assert found.loc[("good", "poor"), "low"] > 0.2
     assert found.loc[("good", "poor"), "p_holm"] < 1e-6

@@ -420,6 +420,16 @@ WRONG = {
     "data that raise": (("weights", "--task", "own.py:no_data"), "(own.py, line 26)"),
     "a task beside a manifest": (("pop", "--task", "own.py:task"), "--task: the manifest says"),
     "a manifest that is none": (("weights.csv",), "has no column checkpoint"),
+    "a manifest beside files": (
+        ("pop", "weights"),
+        "pop is a manifest, and a manifest stands alone",
+    ),
+    "two manifests": (("pop", "pop"), "a manifest stands alone"),
+    "a pattern of manifests": (("po*", "weights"), "a manifest stands alone"),
+    "a design": (("design.yaml",), "design.yaml is no checkpoint; give weights"),
+    "a design among files": (("*/*.p[ty]", "design.yaml"), "design.yaml is no checkpoint"),
+    "code": (("own.p*", "--task", "own.py:task"), "own.py is no checkpoint"),
+    "no task": (("weights",), "digits is assumed, since neither --task nor --model is given, but "),
     "an address for local": ((*OWN, "--address", "auto"), "address belongs to engine ray"),
     "too many samples": ((*OWN, "--samples", "99"), "between 1 and 30"),
 }
@@ -429,6 +439,7 @@ WRONG = {
 def test_bad_input_is_one_line_and_nothing_is_written(name, folder):
     (folder / "empty").mkdir()
     (folder / "pop").mkdir()
+    (folder / "design.yaml").write_text("preset: tiny")
     manifest(folder / "pop", [("a", "weights/0.pt", 6, "converged")])
     Path("weights.csv").write_text("name\na\n")
     arguments, words = WRONG[name]
@@ -439,6 +450,18 @@ def test_bad_input_is_one_line_and_nothing_is_written(name, folder):
     assert line.startswith("landscape: ")
     assert words in line
     assert [path for path in sorted(folder.iterdir()) if path.name != "__pycache__"] == before
+
+
+@pytest.mark.usefixtures("folder")
+def test_checkpoints_of_digits_need_no_task_and_others_fail_where_it_is_named():
+    torch.save(landscape.tasks.DigitsNet().state_dict(), "digits.pt")
+    asked = ("--measures", "parameter-norm", "--workers", "0", "--samples", "20")
+    done = invoke("weights/0.pt", "digits.pt", *asked, "--out", "some")
+    assert done.exit_code == 1, done.output
+    assert list(table("some")["status"]) == ["failed", "measured"]
+    done = invoke("weights/0.pt", *asked, "--task", "digits", "--out", "none")
+    assert done.exit_code == 1, done.output
+    assert list(table("none")["status"]) == ["failed"]
 
 
 @pytest.mark.usefixtures("folder")

@@ -58,15 +58,18 @@ def descendants(parent: int) -> list[tuple[int, str]]:
     return found
 
 
+def _lives(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
 def left(processes: list[int]) -> int:
     """How many processes are still there after ten seconds."""
     for _ in range(100):
-        alive = [one for one in processes if Path(f"/proc/{one}").exists()]
-        alive = [
-            one
-            for one in alive
-            if "Z" not in Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[:1]
-        ]
+        alive = [one for one in processes if _lives(one)]
         if not alive:
             return 0
         time.sleep(0.1)

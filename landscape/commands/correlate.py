@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
+import csv
 import json
 import re
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from landscape.commands.exits import check_writable, or_exit
+from landscape.commands.tables import check_target, dropped_columns, left_out, read_results, require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +23,16 @@ if TYPE_CHECKING:
     from landscape.correlation import Correlations
 
 _SHOWN = 60  # rows on the screen
+_COMMA = "\x1f"  # stands for a comma inside brackets, while others are split at
+_GIVEN = "train_loss"
+
+
+class EnvironmentChoice(StrEnum):
+    """What an environment of the sign-error is."""
+
+    AUTO = "auto"
+    CONFIGURATIONS = "configurations"
+    VALUES = "values"
 
 
 def correlate(
@@ -34,7 +46,14 @@ def correlate(
     ] = "gap_accuracy",
     hyperparameters: Annotated[
         str | None,
-        typer.Option(help="Columns separated by commas; all hp.* but the seed if left out."),
+        typer.Option(
+            help="Columns separated by commas (quotes keep one together); "
+            "all hp.* but the seed if left out."
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Column that tells repetitions apart; hp.seed or seed if left out."),
     ] = None,
     measures: Annotated[
         str | None,
@@ -42,11 +61,30 @@ def correlate(
     ] = None,
     given: Annotated[
         str, typer.Option(help="Columns that partial tau is given; empty for none.")
-    ] = "train_loss",
+    ] = _GIVEN,
     compare: Annotated[
         str | None,
-        typer.Option(help="Measures to compare with each other; all, without radii and layers."),
+        typer.Option(
+            help="Measures to compare with each other; all, without radii and layers, if left out."
+        ),
     ] = None,
+    strata: Annotated[
+        str, typer.Option(help="Hyper-parameters within whose values the target is permuted.")
+    ] = "",
+    environment: Annotated[
+        EnvironmentChoice,
+        typer.Option(
+            help="Of the sign-error: pairs of configurations, or pooled over values for few seeds."
+        ),
+    ] = EnvironmentChoice.AUTO,
+    effective_size: Annotated[
+        float, typer.Option(help="Least effective number of pairs of an environment.")
+    ] = 12.0,
+    test_examples: Annotated[
+        int | None,
+        typer.Option(help="Behind an accuracy, weighs pairs; a sweep knows it if left out."),
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="Level of all intervals.")] = 0.95,
     bootstraps: Annotated[int, typer.Option(help="Resamples of the configurations.")] = 1000,
     permutations: Annotated[int, typer.Option(help="Permutations where p is sampled.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
@@ -64,7 +102,6 @@ def correlate(
     ] = False,
 ) -> None:
     """Say which measures rank models as a target does, and write a report."""
-    from landscape.commands.tables import left_out, read_results
     from landscape.viz.correlation_colours import colour_column
 
     found = or_exit(lambda: read_results(results))
@@ -75,7 +112,12 @@ def correlate(
 
         frame = found.frame
         check_target(frame, target)
-        own = [name for name in _columns(measures, found) or [] if name != target]
+        asked = _columns(measures, found)
+        own = [name for name in asked or [] if name != target]
+        if asked is not None and not own:
+            raise ValueError(
+                f"there is no measure beside the target {target!r}; give others with --measures"
+            )
         return rank(
             frame,
             target,
@@ -83,13 +125,18 @@ def correlate(
             if hyperparameters is None
             else [_axis(frame, name) for name in _split(hyperparameters)],
             measures=own or None,
-            given=tuple(_split(given)),
+            given=_given(frame, given),
+            seeds=None if seeds is None else _axis(frame, seeds),
             compare=_compared(compare, own, found),
             options=Options(
                 bootstraps=bootstraps,
                 permutations=permutations,
                 seed=seed,
-                test_examples=_test_examples(found),
+                confidence=confidence,
+                test_examples=_test_examples(found) if test_examples is None else test_examples,
+                effective_size=effective_size,
+                environment=environment.value,
+                strata=tuple(_axis(frame, name) for name in _split(strata)),
             ),
         )
 
@@ -109,6 +156,10 @@ def correlate(
             colour=colour,
         )
     )
+    if measures is None and found.measures is None:
+        roles = {target, seeds or "", *correlations.hyperparameters, *_split(given)}
+        if told := dropped_columns(found.frame, roles):
+            typer.echo(f"landscape: {told}", err=True)
     if as_json:
         typer.echo(json.dumps(correlations.to_dict(), allow_nan=False))
         return
@@ -116,39 +167,27 @@ def correlate(
     typer.echo(f"Report: {page}")
 
 
-def check_target(frame: pd.DataFrame, target: str) -> None:
-    """Refuses a target that is no column of numbers or has one value only.
-
-    Args:
-        frame: The table.
-        target: Name of the column.
-
-    Raises:
-        ValueError: If it is missing, not numeric or constant.
-    """
-    import pandas as pd
-
-    _require(frame, target)
-    values = pd.to_numeric(frame[target], errors="coerce")
-    texts = frame[target][values.isna() & frame[target].notna()]
-    if len(texts):
-        raise ValueError(f"target {target!r} must be numeric, but holds {texts.iloc[0]!r}")
-    if values.count() > 1 and values.nunique() == 1:
-        raise ValueError(
-            f"target {target!r} is {values.dropna().iloc[0]:g} in every model; a constant target "
-            "ranks nothing"
-        )
-
-
 def _split(text: str) -> list[str]:
-    """Names separated by commas; those inside brackets belong to a label."""
-    parts = re.findall(r"(?:[^,\[\]]|\[[^\]]*\])+", text)
-    return [part.strip() for part in parts if part.strip()]
+    """Names separated by commas; those in quotes, or in the brackets of a label, belong to one."""
+    kept = re.sub(r"\[[^\]]*\]", lambda found: found[0].replace(",", _COMMA), text)
+    rows = csv.reader(kept.splitlines(), skipinitialspace=True)
+    parts = [part.replace(_COMMA, ",").strip() for row in rows for part in row]
+    return [part for part in parts if part]
 
 
 def _axis(frame: pd.DataFrame, name: str) -> str:
     """A hyper-parameter, with or without the prefix of a sweep's columns."""
-    return f"hp.{name}" if name not in frame and f"hp.{name}" in frame else name
+    found = f"hp.{name}" if name not in frame and f"hp.{name}" in frame else name
+    require(frame, found)
+    return found
+
+
+def _given(frame: pd.DataFrame, asked: str) -> tuple[str, ...]:
+    names = tuple(_split(asked))
+    if names != (_GIVEN,):  # the default may be no column
+        for name in names:
+            require(frame, name)
+    return names
 
 
 def _columns(asked: str | None, found: Results) -> list[str] | None:
@@ -163,7 +202,7 @@ def _columns(asked: str | None, found: Results) -> list[str] | None:
         stems = known if known is not None else list(map(str, frame.columns))
         variants = [column for column in stems if re.split(r"[@:]", base_name(column))[0] == name]
         if name not in frame and not variants:
-            _require(frame, name)
+            require(frame, name)
         columns += [name] if name in frame and known is None else variants or [name]
     if not columns:
         raise ValueError("--measures names no column; leave it out for all")
@@ -172,18 +211,12 @@ def _columns(asked: str | None, found: Results) -> list[str] | None:
 
 def _compared(asked: str | None, own: list[str], found: Results) -> list[str] | None:
     if asked is not None:
-        return _split(asked)
+        names = _split(asked)
+        for name in names:
+            require(found.frame, name)
+        return names
     radii_and_layers = found.facts.get("derived", {})
     return [name for name in own if name not in radii_and_layers] or None
-
-
-def _require(frame: pd.DataFrame, name: str) -> None:
-    if name in frame:
-        return
-    columns = list(map(str, frame.columns))
-    close = difflib.get_close_matches(name, columns, n=3, cutoff=0.5)
-    hint = f"close: {', '.join(close)}" if close else f"there are {', '.join(columns[:12])}"
-    raise ValueError(f"the table has no column {name!r}; {hint}")
 
 
 def _test_examples(found: Results) -> int | None:

@@ -22,8 +22,8 @@ from landscape.commands.exits import (
 from landscape.commands.source import Source, takes_source
 
 if TYPE_CHECKING:
-    from landscape.populations import Kind, Rows, Swept
-    from landscape.tasks import Task
+    from landscape.populations import Kind, Rows, Sweep, Swept
+    from landscape.tasks import Settings, Task
 
 _RUN = "How it is run"
 # Options that say how a task is opened, which is known apart from what it is.
@@ -31,6 +31,8 @@ _OPENING = {
     *("checkpoint", "config", "initial", "ema", "allow_missing", "trust_pickle"),
     *("samples", "batch_size", "label_smoothing", "weight_decay", "device", "dtype", "products"),
 }
+# Checkpoints that are opened to see whether they are of the task that is assumed.
+_TRIED = 3
 # What a manifest says for every model.
 _IN_MANIFEST = ("task", "model", "objective", "arg", "data", "test_data", "initial")
 
@@ -114,8 +116,7 @@ def sweep(
     or_exit(where.check)
 
     def prepared(task: Task | None, settings: Any) -> Sweep:
-        del task  # made once to see that it can be; workers make their own
-        return Sweep(
+        ready = Sweep(
             _rows(source, everything=everything),
             measures,
             out,
@@ -124,6 +125,9 @@ def sweep(
             workers=where,
             retry_failed=retry_failed,
         )
+        if task is not None and source.task is None and source.model is None:
+            _check_assumed(source, task, ready, settings)
+        return ready
 
     ready = replace(source, checkpoint=None).call(prepared)
     or_exit(lambda: check_writable(out / "records", f"--out {out}"))
@@ -146,6 +150,29 @@ def _rows(source: Source, *, everything: bool) -> Rows:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
         raise ValueError(f"{options}: the manifest says it for every model; leave it out")
     return rows_of(sources, everything=everything)
+
+
+def _check_assumed(source: Source, task: Task, ready: Sweep, settings: Settings) -> None:
+    """Refuses files none of which fits the task that is taken where none is named."""
+    from landscape.populations import is_manifest
+    from landscape.tasks import open_task
+    from landscape.tasks.kept import Kept
+
+    if is_manifest(source.checkpoint):  # type: ignore[arg-type]
+        return
+    kept, reasons = Kept(task), []
+    for job in ready.todo[:_TRIED]:
+        try:
+            open_task(task, job.checkpoint, settings, kept=kept)
+        except (ValueError, TypeError, OSError) as error:
+            reasons.append(str(error))
+        else:
+            return
+    if reasons:
+        raise ValueError(
+            "the embedded task digits is assumed, since neither --task nor --model is given, but "
+            f"{reasons[0]}; name the task, or say --task digits to record the failures"
+        )
 
 
 def _kind(source: Source) -> Kind:

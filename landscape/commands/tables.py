@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 _TABLE, _FACTS, _RECORDS = "table.csv", "sweep.json", "results.csv"
 _STATUSES = ("ok", "not converged", "uncertain", "undefined", "declined", "failed")
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 _UNCONVERGED = ("not converged", "diverged", "failed")
 
 
@@ -32,11 +34,16 @@ class Results:
 
     @property
     def measures(self) -> list[str] | None:
-        """The measures of a sweep, radii and layers included; None for other tables."""
+        """The measures of a sweep, radii and layers included; None for other tables.
+
+        Numbers of parameters are left out: every report has them as a control.
+        """
+        from landscape.correlation.columns import PARAMETER_COUNTS
+
         if "measures" not in self.facts:
             return None
         names = [*self.facts["measures"], *self.facts.get("derived", {})]
-        return [name for name in names if name in self.frame]
+        return [name for name in names if name in self.frame and name not in PARAMETER_COUNTS]
 
 
 def read_results(path: Path) -> Results:
@@ -64,6 +71,72 @@ def read_results(path: Path) -> Results:
     return Results(frame, facts, coverage)
 
 
+def check_target(frame: pd.DataFrame, target: str) -> None:
+    """Refuses a target that is no column of numbers or has one value only.
+
+    Args:
+        frame: The table.
+        target: Name of the column.
+
+    Raises:
+        ValueError: If it is missing, not numeric or constant.
+    """
+    import pandas as pd
+
+    require(frame, target)
+    values = pd.to_numeric(frame[target], errors="coerce")
+    texts = frame[target][values.isna() & frame[target].notna()]
+    if len(texts):
+        raise ValueError(f"target {target!r} must be numeric, but holds {texts.iloc[0]!r}")
+    if values.count() > 1 and values.nunique() == 1:
+        raise ValueError(
+            f"target {target!r} is {values.dropna().iloc[0]:g} in every model; a constant target "
+            "ranks nothing"
+        )
+
+
+def require(frame: pd.DataFrame, name: str) -> None:
+    """Refuses a name that is no column.
+
+    Args:
+        frame: The table.
+        name: Name of the column.
+
+    Raises:
+        ValueError: If it is missing; names that are close are told.
+    """
+    if name in frame:
+        return
+    columns = list(map(str, frame.columns))
+    whole = next((column for column in columns if "," in column and name in column), None)
+    close = difflib.get_close_matches(name, columns, n=3, cutoff=0.5)
+    hint = f"close: {', '.join(close)}" if close else f"there are {', '.join(columns[:12])}"
+    if whole is not None:
+        hint = f"commas separate names; quote one that holds a comma: '\"{whole}\"'"
+    raise ValueError(f"the table has no column {name!r}; {hint}")
+
+
+def dropped_columns(frame: pd.DataFrame, roles: set[str]) -> str:
+    """A sentence on columns that a few texts keep from being measures; empty if there are none.
+
+    Args:
+        frame: The table.
+        roles: Columns that are something else.
+
+    Returns:
+        Their names, each with the first text and how many there are.
+    """
+    from landscape.correlation.columns import mostly_numbers
+
+    found = mostly_numbers(frame, roles)
+    told = [
+        f"{name} ({len(texts)} of {frame[name].count()} values are no numbers, the first "
+        f"{texts.iloc[0]!r})"
+        for name, texts in found.items()
+    ]
+    return f"Left out as measures: {'; '.join(told)}." if told else ""
+
+
 def left_out(
     frame: pd.DataFrame, used: pd.Index[Any], target: str
 ) -> list[tuple[str, str]]:  # (model, reason)
@@ -84,8 +157,8 @@ def _read(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-        ".csv": pd.read_csv,
-        ".tsv": lambda file: pd.read_csv(file, sep="\t"),
+        ".csv": lambda file: _separated(file, ","),
+        ".tsv": lambda file: _separated(file, "\t"),
         ".parquet": pd.read_parquet,
         ".jsonl": _json_lines,
         ".ndjson": _json_lines,
@@ -98,6 +171,24 @@ def _read(path: Path) -> pd.DataFrame:
         raise ValueError("Parquet needs pyarrow; pip install pyarrow") from None
     except (ValueError, OSError, KeyError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def _separated(path: Path, separator: str) -> pd.DataFrame:
+    """A text table, whose header pandas would mend without a word."""
+    import pandas as pd
+
+    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0].dropna()
+    doubled = sorted(set(header[header.duplicated()]))
+    if doubled:
+        raise ValueError(f"it has several columns called {', '.join(doubled)}; rename them")
+    other = next((mark for mark in _SEPARATORS if mark in header.iloc[0]), None)
+    if len(header) == 1 and other is not None and other != separator:
+        raise ValueError(
+            f"its only column is {header.iloc[0]!r}; columns must be separated by "
+            f"{_SEPARATORS[separator]} in {path.suffix}, and here seem to be by "
+            f"{_SEPARATORS[other]}"
+        )
+    return pd.read_csv(path, sep=separator)
 
 
 def _json_lines(path: Path) -> pd.DataFrame:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from landscape.correlation.averages import Averages
 from landscape.correlation.bootstrap import widened
 from landscape.correlation.cleaning import Population
 from landscape.correlation.environments import environment_texts, pooled
@@ -20,28 +22,48 @@ PSI = ("measure", "axis", "psi", "low", "high", "cells")
 SIGN = ("measure", "axis", "environment", "error", "weight", "effective_size")
 
 
+@dataclass(frozen=True)
+class SignErrors:
+    """Sign-errors of all measures.
+
+    Args:
+        frame: One row a measure and environment; axis "all" holds all environments again.
+        summary: Mean, 90th percentile and maximum, and the number of environments, by measure.
+        environments: How many there are, of any size.
+        kind: Of the environments.
+        note: Why this kind, where it was chosen here.
+    """
+
+    frame: pd.DataFrame
+    summary: pd.DataFrame
+    environments: int
+    kind: EnvironmentKind
+    note: str = ""
+
+
 def granulated_frames(
     population: Population,
-    means: dict[str, Array],
-    target: Array,
+    averaged: dict[str, Averages],
     options: Options,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Granulated tau by measure and axis, and over all axes.
 
     Args:
         population: Its hyper-parameters make the cells.
-        means: The measures by configuration.
-        target: The target by configuration.
+        averaged: The measures and their targets by configuration.
         options: Confidence.
 
     Returns:
         The long frame, and psi, psi_low, psi_high by measure.
     """
-    names = list(means)
+    names = list(averaged)
     columns = ["psi", "psi_low", "psi_high"]
     if not population.levels:
         return pd.DataFrame(columns=list(PSI)), pd.DataFrame(np.nan, index=names, columns=columns)
-    values = np.stack([means[name] for name in names], axis=1)
+    values = np.stack([one.mean for one in averaged.values()], axis=1)
+    aims = [one.aim for one in averaged.values()]
+    shared = all(aim is aims[0] for aim in aims)
+    target = aims[0] if shared else np.stack(aims, axis=1)
     axes = granulated(target, values, population.levels)
     rows: list[tuple[Any, ...]] = []
     for axis, found in axes.items():
@@ -70,7 +92,7 @@ def _bounds(found: tuple[Array, Array, Array, Array], confidence: float) -> tupl
 
 def sign_error_frames(
     population: Population, measures: dict[str, Array], options: Options, bounded: bool
-) -> tuple[pd.DataFrame, pd.DataFrame, int, EnvironmentKind]:
+) -> SignErrors:
     """Sign-errors by measure and environment, and their mean, 90th percentile and maximum.
 
     Args:
@@ -80,22 +102,23 @@ def sign_error_frames(
         bounded: Whether the target is an accuracy, so that differences can be weighted.
 
     Returns:
-        The long frame of the environments that are large enough, a frame by measure, how many
-        environments there are in all, and of which kind.
+        Frames of the environments that are large enough, and what was taken.
     """
     names = list(measures)
     columns = ["sign_error_mean", "sign_error_p90", "sign_error_max", "environments"]
     summary = pd.DataFrame(np.nan, index=names, columns=columns)
     summary["environments"] = 0
     if not population.levels:
-        return pd.DataFrame(columns=list(SIGN)), summary, 0, options.environment
+        return SignErrors(pd.DataFrame(columns=list(SIGN)), summary, 0, options.environment)
     values = np.stack(list(measures.values()), axis=1)
     found = sign_errors(population, values, options.test_examples if bounded else None)
     texts = environment_texts(population, found)
-    enough = bool((found.size >= options.effective_size).any())
-    kind = options.environment
-    if kind == "auto":
-        kind = "configurations" if enough else "values"
+    own = [index for index, name in enumerate(names) if name in population.measures]
+    large = np.asarray(found.size[:, own].max(axis=1, initial=0.0) >= options.effective_size)
+    kind, note = options.environment, ""
+    if kind == "auto" and len(large):
+        kind = "configurations" if 2 * large.sum() >= len(large) else "values"
+        note = _note(int(large.sum()), len(large), kind, options.effective_size)
     if len(texts) and kind == "values":
         found, texts = pooled(population, found)
     parts = []
@@ -118,4 +141,17 @@ def sign_error_frames(
         )
         parts += [rows, rows.assign(axis="all")]
     frame = pd.concat(parts, ignore_index=True)
-    return frame[list(SIGN)], summary, len(found.axis), kind
+    return SignErrors(frame[list(SIGN)], summary, len(found.axis), kind, note)
+
+
+def _note(large: int, count: int, kind: EnvironmentKind, least: float) -> str:
+    taken = "they are the environments of the sign-error"
+    if kind == "values":
+        taken = (
+            "less than half, so an environment of the sign-error is a change of one "
+            "hyper-parameter at one value of another"
+        )
+    return (
+        f"{large} of {count} pairs of configurations that differ in one hyper-parameter have an "
+        f"effective size of {least:g} or more: {taken}."
+    )

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from landscape.correlation.kendall import Array, Weights, pair_signs, tau_b, untied
+from landscape.correlation.kendall import (
+    Array,
+    Weights,
+    complete,
+    constant,
+    pair_signs,
+    tau_b,
+    untied,
+)
+
+Statistic = Callable[[Array, Array, Weights], Array]
 
 #: More configurations than these need no jackknife: its ratio to the resamples is 1.
 JACKKNIFE = 512
@@ -126,8 +138,9 @@ def spearman_interval(
         tau: Kendall's tau of the whole sample.
         resampled: Of the resamples; NaN ones are left out.
         count: Configurations.
-        reached: End of tau's interval that is nearer to 0, used where all pairs are in one order:
-            by the inequality of Durbin and Stuart |rho| is at least (3 |tau| - 1) / 2.
+        reached: End of tau's interval on the side of 0, used where all pairs are in one order:
+            rho is at least (3 tau - 1) / 2, and (tau² + 2 tau - 1) / 2 where tau is negative
+            (Durbin and Stuart 1951).
         confidence: Level.
 
     Returns:
@@ -136,7 +149,8 @@ def spearman_interval(
     if not np.isfinite(estimate) or not np.isfinite(standard_error(resampled)) or count < 3:
         return float("nan"), float("nan")
     if abs(estimate) >= 1 - 1e-12:
-        least = float(np.clip((3 * abs(reached) - 1) / 2, -1, 1))
+        t = np.sign(estimate) * reached
+        least = float(np.clip((3 * t - 1) / 2 if t >= 0 else (t * t + 2 * t - 1) / 2, -1, 1))
         return (least, 1.0) if estimate > 0 else (-1.0, -least)
     bound = 1 - 6 / (count**3 - count)
     z = np.sign(estimate) * np.arctanh(
@@ -192,6 +206,16 @@ def standard_error(resampled: Array) -> float:
     if len(defined) < max(2, len(resampled) / 2):
         return float("nan")
     return float(np.std(defined, ddof=1))
+
+
+def resampled_where_defined(
+    statistic: Statistic, mean: Array, aim: Array, weights: Weights
+) -> Array:  # (B,)
+    """A statistic of the resamples of the configurations that have both values; else NaN."""
+    rows = complete(mean, aim)
+    if constant(mean[rows]) or constant(aim[rows]):
+        return np.full(weights.shape[1], np.nan)
+    return statistic(mean[rows], aim[rows], drawn(weights, rows))
 
 
 def drawn(weights: Weights, rows: NDArray[np.bool_]) -> Weights:

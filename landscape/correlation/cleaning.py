@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from landscape.correlation.columns import (
     PARAMETER_COUNTS,
     SEEDS,
     check_roles,
+    countable,
     given_columns,
     hyperparameter_columns,
     measure_columns,
@@ -20,7 +22,9 @@ from landscape.correlation.columns import (
     numeric,
     require,
 )
+from landscape.correlation.levels import configurations, level_codes
 from landscape.correlation.options import Options
+from landscape.correlation.rounding import finite, joined, scale
 
 Array = NDArray[np.float64]
 
@@ -31,9 +35,12 @@ UNCONVERGED = ("not converged", "diverged", "failed")
 class Population:
     """The used rows of a table, and its configurations (rows that differ in the seed alone).
 
+    Nothing here depends on the order of the rows of the table: runs are sorted by configuration,
+    seed, target and measures. Values that differ by rounding alone are equal.
+
     Args:
-        frame: The used rows: target, hyper-parameters, given columns and measures, with infinite
-            values as NaN.
+        frame: The used rows with their own index: target, hyper-parameters, given columns and
+            measures, with infinite values as NaN.
         target: Target of every run, shape (runs,).
         measures: Names and values of every run, NaN where missing; (runs,) each.
         given: The same for the columns that partial tau is given.
@@ -114,16 +121,18 @@ def clean(
         notes.append("No hyper-parameters are known: every row counts as its own configuration.")
     rows = np.flatnonzero(used)
     columns = dict.fromkeys((target, *axes, *([seeds] if seeds else []), *given, *names))
-    extra = [name for name in PARAMETER_COUNTS if name in table and name not in columns]
+    extra = [n for n in PARAMETER_COUNTS if n not in columns and n in table and countable(table[n])]
     part = table.iloc[rows][[*columns, *extra]].copy()
     for name, values in numbers.items():
         part[name] = values[rows]
-    levels, labels, configuration = _configurations(part, axes)
+    part, rows = part.iloc[order := _order(part, axes, seeds, target)], rows[order]
+    levels, labels, configuration = configurations(part, axes)
+    near = {name: finite(values[rows]) for name, values in numbers.items()}
     return Population(
         frame=part,
-        target=numbers[target][rows],
-        measures={name: numbers[name][rows] for name in names},
-        given={name: numbers[name][rows] for name in given},
+        target=joined(near[target], scale(near[target])),
+        measures={name: joined(near[name]) for name in names},
+        given={name: joined(near[name], scale(near[name])) for name in given},
         configuration=configuration,
         levels=levels,
         labels=labels,
@@ -154,19 +163,13 @@ def _rows(
     return used, notes
 
 
-def _configurations(
-    part: pd.DataFrame, axes: list[str]
-) -> tuple[dict[str, NDArray[np.int64]], dict[str, list[str]], NDArray[np.int64]]:
-    if not axes:
-        return {}, {}, np.arange(len(part))
-    codes, labels = [], {}
-    for name in axes:
-        try:
-            code, values = pd.factorize(part[name], use_na_sentinel=False)
-        except TypeError:
-            raise ValueError(f"hyper-parameter {name!r} holds values that are no scalars") from None
-        codes.append(code)
-        labels[name] = [str(value) for value in values]
-    unique, configuration = np.unique(np.stack(codes, axis=1), axis=0, return_inverse=True)
-    levels = {name: unique[:, index].astype(np.int64) for index, name in enumerate(axes)}
-    return levels, labels, configuration.reshape(-1)
+def _order(
+    part: pd.DataFrame, axes: list[str], seeds: str | None, target: str
+) -> NDArray[np.int64]:
+    """Rows by configuration, seed, target and then all other numbers."""
+    keys: list[NDArray[Any]] = [configurations(part, axes)[2]] if axes else []
+    keys += [level_codes(part[seeds])[0]] if seeds else []
+    rest = [name for name in part.columns if name not in {*axes, seeds, target}]
+    keys += [numeric(part, name) for name in (target, *rest)]
+    order: NDArray[np.int64] = np.lexsort(keys[::-1])
+    return order

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,10 @@ GIVEN = ("train_loss",)
 METRICS = frozenset(
     f"{part}_{kind}" for part in ("train", "test", "gap") for kind in ("loss", "accuracy")
 ) | {"epochs", "gradients", "seconds"}
+#: Names of the controls begin so.
+RESERVED = "control: "
 PARAMETER_COUNTS = ("parameters", "parameter_count", "parameter-count", "num_parameters")
+_TAKEN = METRICS | set(PARAMETER_COUNTS) | set(SEEDS)
 
 
 def named(frame: pd.DataFrame) -> pd.DataFrame:
@@ -65,22 +69,31 @@ def given_columns(
     return names, []
 
 
+def countable(column: pd.Series[Any]) -> bool:
+    """Whether a column is of real numbers."""
+    kinds = pd.api.types
+    return kinds.is_numeric_dtype(column) and not kinds.is_complex_dtype(column)
+
+
 def measure_columns(table: pd.DataFrame, names: Sequence[str] | None, roles: set[str]) -> list[str]:
     """Columns that are correlated: those named, or all numeric ones without another role."""
     if isinstance(names, str):
         raise TypeError(f"measures must be a list of columns, got {names!r}")
     if names is None:
-        taken = roles | METRICS | set(PARAMETER_COUNTS) | set(SEEDS)
+        taken = roles | _TAKEN
         names = [
             name
             for name in table.columns
-            if name not in taken
-            and not name.startswith(PREFIX)
-            and pd.api.types.is_numeric_dtype(table[name])
-            and not pd.api.types.is_complex_dtype(table[name])
+            if name not in taken and not name.startswith(PREFIX) and countable(table[name])
         ]
     if not names:
-        raise ValueError("the table has no numeric column left that could be a measure")
+        reasons = [
+            f"; {name!r} holds {texts.iloc[0]!r}"
+            for name, texts in mostly_numbers(table, roles).items()
+        ]
+        raise ValueError(
+            f"the table has no numeric column left that could be a measure{''.join(reasons)}"
+        )
     return list(dict.fromkeys(names))
 
 
@@ -89,18 +102,41 @@ def check_roles(target: str, axes: list[str], names: list[str], given: Sequence[
     for role, columns in (("hyper-parameter", axes), ("measure", names), ("given column", given)):
         if target in columns:
             raise ValueError(f"the target {target!r} cannot also be a {role}")
+    reserved = next((name for name in names if name.startswith(RESERVED)), None)
+    if reserved is not None:
+        raise ValueError(f"{reserved!r} is the name of a control; rename this measure")
     both = sorted(set(axes) & set(names))
     if both:
         raise ValueError(f"{', '.join(both)} cannot be both hyper-parameter and measure")
 
 
+def not_numbers(column: pd.Series[Any]) -> pd.Series[Any]:
+    """The values that are there and are no numbers."""
+    texts = column[[isinstance(value, str) for value in column]].astype(object)
+    return texts[pd.to_numeric(texts, errors="coerce").isna()]
+
+
+def mostly_numbers(table: pd.DataFrame, roles: set[str]) -> dict[str, pd.Series[Any]]:
+    """Columns without a role that would be measures but for less than half of their values."""
+    found = {}
+    for name in table.columns:
+        if name in roles | _TAKEN or name.startswith(PREFIX):
+            continue
+        texts = not_numbers(table[name])
+        if 0 < 2 * len(texts) < table[name].count():
+            found[name] = texts
+    return found
+
+
 def numeric(table: pd.DataFrame, name: str) -> Array:
     """A column as numbers, NaN where it is missing or infinite."""
     column = table[name]
+    if column.dtype.kind in "cmM":  # complex numbers, durations, dates
+        raise ValueError(f"column {name!r} must hold real numbers, but is of type {column.dtype}")
     try:
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError):
-        first = next((value for value in column if isinstance(value, str)), None)
-        shown = f" such as {first!r}" if first is not None else ""
+        texts = not_numbers(column)
+        shown = f" such as {texts.iloc[0]!r}" if len(texts) else ""
         raise ValueError(f"column {name!r} must be numeric, but holds values{shown}") from None
     return np.where(np.isfinite(values), values, np.nan)

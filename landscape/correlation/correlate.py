@@ -11,9 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from landscape.correlation.along_axes import granulated_frames, sign_error_frames
+from landscape.correlation.averages import Averages, averages
 from landscape.correlation.bootstrap import (
-    drawn,
     resampled_spearman,
+    resampled_where_defined,
     resamples,
     spearman,
     spearman_interval,
@@ -21,24 +22,16 @@ from landscape.correlation.bootstrap import (
 )
 from landscape.correlation.cleaning import Population, clean
 from landscape.correlation.columns import GIVEN
-from landscape.correlation.comparison import differences
+from landscape.correlation.comparison import Samples, between, differences
 from landscape.correlation.controls import controls
 from landscape.correlation.correlations import Correlations
-from landscape.correlation.kendall import (
-    Array,
-    Weights,
-    complete,
-    constant,
-    tau_a,
-    tau_b,
-    tau_table,
-)
+from landscape.correlation.kendall import Array, Weights, complete, tau_a, tau_b
 from landscape.correlation.methods_text import methods_text
 from landscape.correlation.mutual_information import Conditions, cmi_score
 from landscape.correlation.noting import bounded, measure_note, population_notes
 from landscape.correlation.options import Options
 from landscape.correlation.partial import partial_columns
-from landscape.correlation.permutation import benjamini_hochberg, holm, p_value
+from landscape.correlation.permutation import benjamini_hochberg, holm, needed, p_value
 from landscape.correlation.resampled_kendall import resampled_tau_b
 
 COUNTS = ("control", "models", "configurations", "missing")
@@ -83,8 +76,9 @@ def correlate(
             is no metric of training.
         given: Columns that partial tau is given, one by one, and together if several.
         seeds: Column that tells repetitions apart; None takes ``hp.seed`` or ``seed``.
-        compare: Measures whose correlations are compared with each other; None compares all. Fewer
-            lose less to the adjustment for many pairs.
+        compare: Measures whose correlations, with their signs, are compared with each other; None
+            compares all. Fewer lose less to the adjustment for many pairs, and take less time
+            where measures lack different models: then every pair is resampled anew.
         options: Settings.
 
     Returns:
@@ -107,77 +101,65 @@ def correlate(
         frame, target, hyperparameters, measures, given, seeds=seeds, options=options
     )
     runs = population.measures | controls(population, options)
-    means = {name: population.means(values) for name, values in runs.items()}
-    aim = population.means(population.target)
+    averaged = averages(population, runs)
     weights = resamples(population.configurations, options.bootstraps, options.seed)
     strata = _strata(population, options)
     resampled = {
-        name: _resampled(resampled_tau_b, mean, aim, weights) for name, mean in means.items()
+        name: resampled_where_defined(resampled_tau_b, one.mean, one.aim, weights)
+        for name, one in averaged.items()
     }
     conditions = Conditions(population.levels, population.configurations)
+    most = needed(len(population.measures), options.confidence)
     rows = [
         {
             "measure": name,
             "control": name not in population.measures,
             "models": int(np.isfinite(values).sum()),
-            "configurations": int(np.isfinite(means[name]).sum()),
+            "configurations": int(np.isfinite(averaged[name].mean).sum()),
             "missing": int((~np.isfinite(values)).sum()),
-            **_ranks(means[name], aim, resampled[name], weights, options),
-            "p": p_value(means[name], aim, strata, options.permutations, options.seed),
-            **_cmi(means[name], aim, conditions),
+            **_ranks(averaged[name], resampled[name], weights, options),
+            "p": _p_value(averaged[name], strata, options, most),
+            **_cmi(averaged[name], conditions),
         }
         for name, values in runs.items()
     ]
     table = pd.DataFrame(rows).set_index("measure")
-    granulated, psi = granulated_frames(population, means, aim, options)
+    granulated, psi = granulated_frames(population, averaged, options)
     accuracy = bounded(target, population.target)
-    errors, sign, environments, kind = sign_error_frames(population, runs, options, accuracy)
-    options = replace(options, environment=kind)
-    fixed = {name: population.means(values) for name, values in population.given.items()}
-    partial, functions = partial_columns(means, aim, fixed, weights, options)
-    table = table.join([psi, sign, partial])
+    errors = sign_error_frames(population, runs, options, accuracy)
+    options = replace(options, environment=errors.kind)
+    partial, functions = partial_columns(averaged, list(population.given), weights, options)
+    table = table.join([psi, errors.summary, partial])
     tested = table["p"].where(~table["control"]).to_numpy(dtype=np.float64)
     table["p_holm"], table["p_bh"] = holm(tested), benjamini_hochberg(tested)
     table["note"] = [
-        measure_note(name, table.loc[name], means[name], aim, functions) for name in table.index
+        measure_note(name, table.loc[name], averaged[name], functions) for name in table.index
     ]
     own = list(population.measures)
     compared = own if compare is None else _compared(compare, own)
     return Correlations(
         table=table[_order(partial)],
         granulated=granulated,
-        sign_errors=errors,
-        between=pd.DataFrame(tau_table({name: means[name] for name in own}), own, own),
+        sign_errors=errors.frame,
+        between=between(population, averaged),
         differences=differences(
-            {name: tau_b(means[name], aim) for name in compared},
-            {name: resampled[name] for name in compared},
-            {name: int(np.isfinite(means[name]).sum()) for name in compared},
-            options.confidence,
+            compared, Samples(population, averaged, resampled, weights), options.confidence
         ),
         frame=population.frame,
         target=target,
         hyperparameters=tuple(population.levels),
-        settings=_settings(target, population, options, environments),
-        notes=population_notes(target, population, table, conditions, options, environments),
+        settings=_settings(target, population, options, errors.environments),
+        notes=population_notes(target, population, table, conditions, options, errors),
         methods=methods_text(target, population, options),
     )
 
 
-def _resampled(statistic: Any, mean: Array, aim: Array, weights: Weights) -> Array:
-    rows = complete(mean, aim)
-    if constant(mean[rows]) or constant(aim[rows]):
-        return np.full(weights.shape[1], np.nan)
-    found: Array = statistic(mean[rows], aim[rows], drawn(weights, rows))
-    return found
-
-
-def _ranks(
-    mean: Array, aim: Array, resampled: Array, weights: Weights, options: Options
-) -> dict[str, float]:
+def _ranks(one: Averages, resampled: Array, weights: Weights, options: Options) -> dict[str, float]:
+    mean, aim = one.mean, one.aim
     rows = complete(mean, aim)
     tau, rho = tau_b(mean, aim), spearman(mean, aim)
     low, high = tau_interval(mean[rows], aim[rows], resampled, options.confidence)
-    rhos = _resampled(resampled_spearman, mean, aim, weights)
+    rhos = resampled_where_defined(resampled_spearman, mean, aim, weights)
     reached = low if tau > 0 else high
     rho_low, rho_high = spearman_interval(
         rho, tau, rhos, count=int(rows.sum()), reached=reached, confidence=options.confidence
@@ -193,8 +175,12 @@ def _ranks(
     }
 
 
-def _cmi(mean: Array, aim: Array, conditions: Conditions) -> dict[str, Any]:
-    score, given = cmi_score(mean, aim, conditions)
+def _p_value(one: Averages, strata: NDArray[np.int64] | None, options: Options, most: int) -> float:
+    return p_value(one.mean, one.aim, strata, options.permutations, options.seed, most=most)
+
+
+def _cmi(one: Averages, conditions: Conditions) -> dict[str, Any]:
+    score, given = cmi_score(one.mean, one.aim, conditions)
     return {"cmi": score, "cmi_given": given}
 
 

@@ -21,7 +21,8 @@ class Correlations:
         granulated: One row a measure and hyper-parameter: psi, its interval, the number of cells.
         sign_errors: One row a measure and environment; axis "all" holds all environments again.
         between: tau-b between measures.
-        differences: One row a pair of measures: tau_first - tau_second, its interval and p-value.
+        differences: One row a pair of measures: tau_first - tau_second, its interval and p-value;
+            ``strength`` is |tau_first| - |tau_second|.
         frame: The rows that were used.
         target: The column that was correlated with.
         hyperparameters: The columns that make a configuration.

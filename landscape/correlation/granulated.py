@@ -43,7 +43,7 @@ class Axis:
 
 
 def granulated(
-    target: Array,  # (n,)
+    target: Array,  # (n,) or (n, K)
     values: Array,  # (n, K), NaN where missing
     levels: dict[str, NDArray[np.int64]],
 ) -> dict[str, Axis]:
@@ -58,14 +58,15 @@ def granulated(
     to find them", ICLR 2020, section 2.2.2.
 
     Args:
-        target: One value a configuration.
+        target: One value a configuration, or one a configuration and measure.
         values: The measures, NaN where missing.
         levels: Number of the value of every hyper-parameter, by configuration.
 
     Returns:
         One entry a hyper-parameter.
     """
-    return {name: _axis(target, values, cells_along(name, levels)) for name in levels}
+    aims = target.reshape(len(target), -1)
+    return {name: _axis(aims, values, cells_along(name, levels)) for name in levels}
 
 
 def cells_along(axis: str, levels: dict[str, NDArray[np.int64]]) -> NDArray[np.int64]:  # (n,)
@@ -130,7 +131,7 @@ def _axis(target: Array, values: Array, cells: NDArray[np.int64]) -> Axis:
         both = known[same] & known[later]
         w = weight[same] * both
         difference = np.where(both, x[same] - x[later], 0.0)
-        s = np.sign(difference) * np.sign(y[same] - y[later])[:, None]
+        s = np.sign(difference) * np.sign(np.where(both, y[same] - y[later], 0.0))
         for sums, terms in ((signs, w * s), (shares, w)):
             sums[same] += terms
             sums[later] += terms

@@ -7,8 +7,9 @@ from landscape.correlation.options import Options
 
 COMPARISON = (
     "p-values are adjusted over the measures by Holm's and by Benjamini and Hochberg's procedure. "
-    "Differences of tau between two measures use the same resamples for both, Student's t and "
-    "Holm's procedure over all pairs."
+    "Differences of tau between two measures keep its signs, so that they also tell a measure from "
+    "its negative; they use the models that have both, the same resamples for both, Student's "
+    "t and Holm's procedure over all pairs."
 )
 
 
@@ -51,7 +52,8 @@ def _counts(target: str, population: Population) -> str:
         f"configurations{_axes(population)}; values are averaged over the models of a "
         f"configuration. Rank correlation of each measure with {target} is Kendall's tau-b over "
         "configurations; positive means that a larger measure goes with a larger target. "
-        "Configurations without a measure are left out for that measure."
+        "Models without a measure are left out for that measure, and the target is averaged over "
+        "the others. Values within 1e-12 of each other count as ties."
     )
 
 
@@ -81,8 +83,8 @@ def _permutations(options: Options) -> str:
         )
     return (
         "p-values are two-sided under permutations of the target: exact up to 33 configurations "
-        f"without ties, {options.permutations} random permutations with ties, and the normal law "
-        "with Kendall's variance for ties beyond."
+        f"without ties, {options.permutations} random permutations with ties (more where p is "
+        "small), and the normal law with Kendall's variance for ties beyond."
     )
 
 

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from landscape.correlation.along_axes import SignErrors
+from landscape.correlation.averages import Averages
 from landscape.correlation.cleaning import Population
-from landscape.correlation.kendall import Array, complete, constant
+from landscape.correlation.kendall import DENSE, Array, complete, constant
 from landscape.correlation.mutual_information import MOST_GROUPS, Conditions
 from landscape.correlation.options import Options
 
@@ -23,20 +25,20 @@ def bounded(target: str, values: Array) -> bool:
 
 
 def measure_note(
-    name: str, row: pd.Series[float], mean: Array, aim: Array, functions: dict[str, list[str]]
+    name: str, row: pd.Series[float], one: Averages, functions: dict[str, list[str]]
 ) -> str:
     """Why something of one measure is not defined, and what is missing.
 
     Args:
         name: The measure.
         row: Its row of the table.
-        mean: Its values by configuration.
-        aim: The target by configuration.
+        one: Its values and the target's by configuration.
         functions: By measure, the given columns that determine it.
 
     Returns:
         Sentences, or "".
     """
+    mean, aim = one.mean, one.aim
     rows = complete(mean, aim)
     notes = []
     if row["missing"]:
@@ -64,7 +66,7 @@ def population_notes(  # noqa: PLR0917 - what there is to say something about
     table: pd.DataFrame,
     conditions: Conditions,
     options: Options,
-    environments: int,
+    errors: SignErrors,
 ) -> tuple[str, ...]:
     """What to mind about the whole table.
 
@@ -74,7 +76,7 @@ def population_notes(  # noqa: PLR0917 - what there is to say something about
         table: One row a measure.
         conditions: Of the mutual information.
         options: The settings.
-        environments: How many there are, of any size.
+        errors: The sign-errors.
 
     Returns:
         Sentences.
@@ -85,19 +87,26 @@ def population_notes(  # noqa: PLR0917 - what there is to say something about
         notes.append(f"Fewer than {FEW} configurations: intervals are no more than a hint.")
     missing = int(table.loc[~table["control"], "missing"].gt(0).sum())
     if missing:
-        notes.append(f"{missing} measures lack values for some models; each uses those it has.")
+        notes.append(
+            f"{missing} measures lack values for some models; each is compared with the target "
+            "over those that have it."
+        )
     undefined = int(table.loc[~table["control"], "tau"].isna().sum())
     if undefined:
         notes.append(f"{undefined} measures have no rank correlation; their notes say why.")
+    tested = int(table["p"].where(~table["control"]).count())
+    if (
+        options.strata
+        and count > DENSE
+        and tested > (1 - options.confidence) * options.permutations
+    ):
+        notes.append(
+            f"{options.permutations} permutations within strata are too few for {tested} measures: "
+            "p_holm cannot fall below the level; raise permutations."
+        )
     if not population.levels:
         return tuple(notes)
-    if table["psi"].isna().all():
-        notes.append("No two configurations differ in one hyper-parameter alone: Psi is undefined.")
-    if environments and not table["environments"].any():
-        notes.append(
-            f"No environment has an effective size of {options.effective_size:g}: the sign-error "
-            "needs more seeds a configuration."
-        )
+    notes += _along_axes(table, options, errors)
     if options.test_examples is not None and not bounded(target, population.target):
         notes.append(f"{target} is no accuracy: pairs of the sign-error all weigh 1.")
     if conditions.left_out:
@@ -107,6 +116,18 @@ def population_notes(  # noqa: PLR0917 - what there is to say something about
             f"combinations: {sets}."
         )
     return tuple(notes)
+
+
+def _along_axes(table: pd.DataFrame, options: Options, errors: SignErrors) -> list[str]:
+    notes = [errors.note] if errors.note else []
+    if table["psi"].isna().all():
+        notes.append("No two configurations differ in one hyper-parameter alone: Psi is undefined.")
+    if errors.environments and not table["environments"].any():
+        notes.append(
+            f"No environment has an effective size of {options.effective_size:g}: the sign-error "
+            "needs more seeds a configuration."
+        )
+    return notes
 
 
 def _sample_size(count: int, options: Options) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 EnvironmentKind = Literal["auto", "configurations", "values"]
 
@@ -15,7 +17,8 @@ class Options:
     Args:
         bootstraps: Resamples of the configurations, from which standard errors come.
         permutations: Random permutations of the target, where no exact or asymptotic
-            permutation distribution is used (strata, or ties among few configurations).
+            permutation distribution is used (strata, or ties among few configurations). For small
+            p-values more are drawn, so that the adjustment for many measures leaves them small.
         confidence: Level of all intervals.
         seed: Seed of resamples, permutations and controls.
         oracle_noise: Standard deviation of the noise of the oracle control, in units of the
@@ -25,8 +28,8 @@ class Options:
         effective_size: Least effective number of pairs of an environment of the sign-error.
         environment: Of the sign-error. "configurations": pairs of configurations that differ in one
             hyper-parameter, for populations with many seeds; "values": all pairs that change one
-            hyper-parameter between two values, at one value of another; "auto": the first, or the
-            second where none of the first is large enough.
+            hyper-parameter between two values, at one value of another; "auto": the first where at
+            least half of them are large enough for some measure, or the second.
         strata: Hyper-parameters within whose values alone the target is permuted.
         keep_unconverged: Keeps rows whose ``status`` says that training did not converge.
     """
@@ -44,20 +47,32 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, least in (("bootstraps", 100), ("permutations", 100), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
-        if not 0.5 <= self.confidence < 1:
+            _whole(name, getattr(self, name), least)
+        if self.test_examples is not None:
+            _whole("test_examples", self.test_examples, 1)
+        if not 0.5 <= _real("confidence", self.confidence) < 1:
             raise ValueError(f"confidence must lie in [0.5, 1), got {self.confidence}")
-        if not self.oracle_noise >= 0:
+        if not _real("oracle_noise", self.oracle_noise) >= 0:
             raise ValueError(f"oracle_noise must not be negative, got {self.oracle_noise}")
-        if self.test_examples is not None and not self.test_examples >= 1:
-            raise ValueError(f"test_examples must be at least 1, got {self.test_examples}")
-        if not self.effective_size >= 1:
+        if not _real("effective_size", self.effective_size) >= 1:
             raise ValueError(f"effective_size must be at least 1, got {self.effective_size}")
         known = get_args(EnvironmentKind)
         if self.environment not in known:
             raise ValueError(f"environment must be one of {known}, got {self.environment!r}")
+        keep: object = self.keep_unconverged
+        if not isinstance(keep, bool):
+            raise ValueError(f"keep_unconverged must be True or False, got {keep!r}")
         strata: object = self.strata
-        if isinstance(strata, str):
+        if not isinstance(strata, tuple | list) or not all(isinstance(s, str) for s in strata):
             raise TypeError(f"strata must be a tuple of columns, got {strata!r}")
+
+
+def _whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def _real(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    return float(value)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from landscape.correlation.averages import Averages
 from landscape.correlation.bootstrap import drawn, tau_interval
 from landscape.correlation.kendall import (
     Array,
@@ -85,18 +88,16 @@ def _spline(values: Array) -> Array:  # (n, degrees)
 
 
 def partial_columns(
-    means: dict[str, Array],
-    aim: Array,
-    given: dict[str, Array],
+    averaged: dict[str, Averages],
+    given: Sequence[str],
     weights: Weights,
     options: Options,
 ) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     """Partial tau of every measure given each column, and given all of them together.
 
     Args:
-        means: The measures by configuration.
-        aim: The target by configuration.
-        given: The given columns by configuration.
+        averaged: Measures, targets and given columns by configuration.
+        given: Names of the given columns.
         weights: Resamples of the configurations.
         options: Confidence.
 
@@ -110,10 +111,10 @@ def partial_columns(
     columns: dict[str, list[float]] = {}
     functions: dict[str, list[str]] = {}
     for label, names in sets.items():
-        fixed = np.stack([given[name] for name in names], axis=1)
         found = []
-        for name, mean in means.items():
-            estimate, low, high, explained = _partial(mean, aim, fixed, weights, options)
+        for name, one in averaged.items():
+            fixed = np.stack([one.given[column] for column in names], axis=1)
+            estimate, low, high, explained = _partial(one.mean, one.aim, fixed, weights, options)
             found.append((estimate, low, high))
             if explained:
                 functions.setdefault(name, []).append(label)
@@ -121,7 +122,7 @@ def partial_columns(
             ("partial", "partial_low", "partial_high"), zip(*found, strict=True), strict=True
         ):
             columns[f"{key}[{label}]"] = list(values)
-    return pd.DataFrame(columns, index=list(means)), functions
+    return pd.DataFrame(columns, index=list(averaged)), functions
 
 
 def _partial(

@@ -14,6 +14,8 @@ from landscape.populations.manifest import TABLE, read_manifest
 
 #: Endings of files that are taken for checkpoints where a folder is given.
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+# Endings that no weights have; any other file may hold some.
+_NO_WEIGHTS = (".yaml", ".yml", ".csv", ".json", ".py", ".md")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,9 +148,13 @@ def rows_of_files(
         A row a checkpoint, named by its path, each once.
 
     Raises:
-        ValueError: If there is no checkpoint.
+        ValueError: If there is no checkpoint, or something is none.
     """
+    for source in sources:
+        _refuse_manifest(source)
     found = list(dict.fromkeys(path for source in sources for path in _paths(source)))
+    for path in found:
+        _refuse_no_weights(path)
     if not found:
         raise ValueError("no checkpoint to measure; give files, a pattern, a folder or a manifest")
     start = None if initial is None else Path(initial).resolve()
@@ -184,6 +190,23 @@ def _paths(source: str | Path) -> list[Path]:
     if not found:
         raise ValueError(f"{source} matches no file")
     return found
+
+
+def _refuse_manifest(source: str | Path) -> None:
+    if is_manifest([source]):
+        raise ValueError(
+            f"{source} is a manifest, and a manifest stands alone; sweep it without other sources"
+        )
+
+
+def _refuse_no_weights(path: Path) -> None:
+    """Refuses files whose ending says what they are, before each becomes a failed row."""
+    _refuse_manifest(path)
+    if path.suffix.lower() in _NO_WEIGHTS and not path.name.endswith(".index.json"):
+        raise ValueError(
+            f"{path} is no checkpoint; give weights, a pattern such as 'runs/*.pt', a folder of "
+            "checkpoints, or the population that landscape train --population makes of a design"
+        )
 
 
 def _task_in(folder: Path, reference: str) -> str:

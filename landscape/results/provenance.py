@@ -7,9 +7,10 @@ import os
 import platform
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import Any
 
+import numpy as np
+import scipy
 import torch
 
 from landscape.version import __version__
@@ -31,8 +32,8 @@ def environment() -> dict[str, Any]:
     return {
         "landscape": __version__,
         "torch": torch.__version__,
-        "numpy": metadata.version("numpy"),
-        "scipy": metadata.version("scipy"),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": platform.machine(),

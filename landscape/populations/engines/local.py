@@ -37,7 +37,7 @@ class Inline(Generic[JobT, OutcomeT]):
     workers = 1
 
     def __init__(self, work: Work[JobT, OutcomeT], devices: tuple[str, ...]) -> None:
-        self._worker = Worker(work, devices[0])
+        self._worker = Worker(work, devices[0], alone=False)
         self._jobs: list[JobT | None] = []
 
     def start(self, worker: int) -> None:  # noqa: ARG002

@@ -70,11 +70,15 @@ class Worker(Generic[JobT, OutcomeT]):
     Args:
         work: What all jobs share.
         device: Of this worker; None takes that of the work.
+        alone: Whether the process is there for this worker only.
     """
 
-    def __init__(self, work: Work[JobT, OutcomeT], device: str | None = None) -> None:
+    def __init__(
+        self, work: Work[JobT, OutcomeT], device: str | None = None, *, alone: bool = True
+    ) -> None:
         self._bench = work.bench(device or work.device)
         self._threads = work.threads
+        self._to_freeze = alone
 
     def do(self, job: JobT) -> OutcomeT:
         """Does a job.
@@ -88,6 +92,9 @@ class Worker(Generic[JobT, OutcomeT]):
         with _few_threads(self._threads):
             outcome = self._bench.do(job)
         gc.collect()  # graphs of the last model hang together in circles
+        if self._to_freeze:  # what is imported by now stays, and need not be looked at again
+            gc.freeze()
+            self._to_freeze = False
         return outcome
 
 
@@ -109,4 +116,3 @@ def settle(directory: Path) -> None:
         directory: From which the user's code is named.
     """
     os.chdir(directory)
-    gc.freeze()  # what is imported stays, and need not be looked at after every job
