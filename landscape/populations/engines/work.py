@@ -78,7 +78,7 @@ class Worker(Generic[JobT, OutcomeT]):
     ) -> None:
         self._bench = work.bench(device or work.device)
         self._threads = work.threads
-        self._to_freeze = alone
+        self._alone, self._frozen = alone, False
 
     def do(self, job: JobT) -> OutcomeT:
         """Does a job.
@@ -91,10 +91,11 @@ class Worker(Generic[JobT, OutcomeT]):
         """
         with _few_threads(self._threads):
             outcome = self._bench.do(job)
-        gc.collect()  # graphs of the last model hang together in circles
-        if self._to_freeze:  # what is imported by now stays, and need not be looked at again
-            gc.freeze()
-            self._to_freeze = False
+        if self._alone:
+            gc.collect()  # graphs of the last model hang together in circles
+            if not self._frozen:  # what is imported by now stays, and need not be looked at again
+                gc.freeze()
+                self._frozen = True
         return outcome
 
 
