@@ -57,6 +57,9 @@ def folder(tmp_path, monkeypatch):
     """An empty working directory; what a page imports from it is forgotten."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    for page in RUN:  # another test's module of the same name is not this page's
+        for block in blocks(page):
+            monkeypatch.delitem(sys.modules, Path(block.title or "").stem, raising=False)
     before = set(sys.modules)
     monkeypatch.setitem(sys.modules, "page", types.ModuleType("page"))
     yield tmp_path
