@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -51,21 +50,14 @@ def values(out):
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_sweep_on_ray_that_is_killed_goes_on_to_the_bytes_of_a_local_one():
+def test_a_sweep_on_ray_gives_the_bytes_of_a_local_one():
+    """Kills on Ray: examples/benchmarks/sweep_kills.py."""
     pytest.importorskip("ray")
     sweep("*.pt", MEASURES, "here", task="own.py:task", workers=Workers(count=0))
     command = [sys.executable, "-m", "landscape", "sweep", "*.pt", "--task", "own.py:task"]
     command += ["--measures", MEASURES, "--out", "there", "--engine", "ray", "--workers", "1"]
-    killed = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    end = time.monotonic() + 200
-    while len(list(Path("there").glob("records/*/*-*.json"))) < 3:
-        assert time.monotonic() < end
-        assert killed.poll() is None, killed.communicate()
-        time.sleep(0.02)
-    killed.kill()
-    killed.communicate()
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr + Path("there", "results.csv").read_text()
     assert done.stderr.splitlines() == [done.stderr.strip()]  # nothing of ray's own
     assert "3 of 3 checkpoints measured" in done.stdout
     assert values("there") == values("here")

@@ -85,8 +85,10 @@ def _save(path: Path, content: dict[str, Any]) -> None:
             torch.save(content, stream)
         Path(name).chmod(0o644)
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error  # torch cannot close a file that was cut short
         raise
 
 
