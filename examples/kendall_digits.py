@@ -20,10 +20,10 @@ import pandas as pd
 import typer
 
 from landscape.commands.tables import left_out, read_results
-from landscape.correlation import Options, correlate
+from landscape.correlation import Correlations, Options, correlate
 from landscape.measures import Measure, available, get
 from landscape.populations import Workers, read_design, sweep, train_population
-from landscape.results import write_atomically
+from landscape.results import to_json, write_atomically
 from landscape.viz import write_correlation_report
 
 #: 90 Hessian products for the network and for each layer's block.
@@ -113,7 +113,7 @@ def main(
         if keep is not None:
             keep_report(out / f"report-{name}", keep / name)
     if keep is not None:
-        keep_records(out, keep)
+        keep_records(out, keep, swept.seconds)
         write_ranking(keep, targets)
     if careful:
         spectrum = sweep(
@@ -128,6 +128,7 @@ def main(
             print(ranking.table[["tau", "tau_low", "tau_high", "psi"]])
             if keep is not None:
                 ranking.table.to_csv(keep / name / "careful.csv")
+                shutil.copy(spectrum.folder / "results.csv", keep / "careful-results.csv")
 
 
 def report(swept: Path, target: str, folder: Path) -> Path:
@@ -154,10 +155,13 @@ def report(swept: Path, target: str, folder: Path) -> Path:
 
 
 def keep_report(page: Path, folder: Path) -> None:
-    """The ranking and the figures of a report."""
+    """The ranking, the planned comparisons and the figures of a report."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.copy(page / "table.csv", folder / "ranking.csv")
+    report = json.loads((page / "report.json").read_text(encoding="utf-8"))
+    found = Correlations.from_dict(report["correlations"])
+    found.differences.to_csv(folder / "differences.csv", index=False)
     for name in ("*.pdf", "forest.png", "scans.png"):
         for picture in sorted((page / "figures").glob(name)):
             shutil.copy(picture, folder / picture.name)
@@ -188,12 +192,15 @@ def _cells(row: pd.Series[Any]) -> str:
     return f"{interval} | {row['psi']:.2f} | {row['partial[train_loss]']:.2f}".replace("-", "−")
 
 
-def keep_records(out: Path, folder: Path) -> None:
-    """Manifest, table and all raw records of a sweep, a line each, compressed."""
+def keep_records(out: Path, folder: Path, seconds: float) -> None:
+    """Manifest, table, settings and all raw records of a sweep, a line each, compressed."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(out / "models" / "manifest.csv", folder / "manifest.csv")
     table = pd.read_csv(out / "sweep" / "table.csv")
     table.to_csv(folder / "table.csv.xz", index=False)
+    facts = json.loads((out / "sweep" / "sweep.json").read_text(encoding="utf-8"))
+    kept = {name: facts[name] for name in ("settings", "versions", "seed", "counts")}
+    write_atomically(folder / "sweep.json", to_json({**kept, "seconds": seconds}))
     plan = json.loads((out / "sweep" / "plan.json").read_text(encoding="utf-8"))
     with lzma.open(folder / "records.jsonl.xz", "wt", encoding="utf-8") as stream:
         for row in plan["rows"]:
