@@ -106,4 +106,6 @@ def sweep_throughput(record: dict[str, Any]) -> str:
         lines.append(
             f"| {found['rows']} finished checkpoints, again | {found['seconds']:.1f} | | |"
         )
+    if "remark" in record:
+        lines.append(f"\n{record['remark']}")
     return "\n".join(lines)
