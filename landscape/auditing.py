@@ -191,13 +191,12 @@ def expected_cost(
 
 def table_of(probe: Probe, results: Sequence[Result], seed: int = 0) -> Table:
     """The table of an audit's results, its shared costs counted once."""
-    warnings = [
-        f"No gradient reaches {len(probe.unused)} parameters: {', '.join(probe.unused[:5])}"
-    ] * bool(probe.unused)
+    warnings = probe.warnings
+    known = probe.checks.warnings()
     warnings += [
         f"{result.measure}: {result.message}"
         for result in results
-        if result.status is not Status.OK
+        if result.status is not Status.OK and not any(text in result.message for text in known)
     ]
     # Measures of one family have the same to say; it is said once.
     warnings += dict.fromkeys(text for result in results for text in result.warnings)

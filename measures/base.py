@@ -7,7 +7,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, final
 
 from landscape.probing import Evidence, NotApplicableError, NoTermsError, Probe
@@ -116,12 +116,13 @@ class Measure(ABC):
         shared: dict[str, Cost] = {}
         own, spent = Cost(), Cost()
         try:
-            with probe.meter() as spent:
+            with probe.meter() as spent, probe.checks.noting() as used:
                 for part, request in self.requests(probe, seed):
                     part.evidence(request)
                     shared[evidence_key(part, request)] = part.evidence_cost(request)
                 with probe.meter() as own:
                     estimate = _numbered(self.estimate(probe, seed))
+            estimate = _doubted(estimate, probe.checks.doubt(used))
         except (DeclinedError, NotApplicableError) as declined:
             estimate = Estimate.without_value(Status.DECLINED, str(declined))
         except NoTermsError as empty:
@@ -157,8 +158,50 @@ def _numbered(estimate: Estimate) -> Estimate:
     return Estimate.without_value(Status.UNDEFINED, message, **estimate.diagnostics)
 
 
+def _doubted(estimate: Estimate, doubt: str) -> Estimate:
+    """The estimate, uncertain where derivatives that it rests on are wrong."""
+    if not doubt or not estimate.status.measured:
+        return estimate
+    message = f"{estimate.message} {doubt}" if estimate.message else doubt
+    return replace(estimate, status=Status.UNCERTAIN, message=message)
+
+
 def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+#: What to do where rounding leaves less than two digits.
+MEASURE_IN_DOUBLE = (
+    "rounding of the working precision leaves less than two digits; measure in float64 "
+    "(dtype=torch.float64, --dtype float64)"
+)
+# A share of the value above which an error leaves less than two digits.
+TWO_DIGITS = 0.005
+
+
+def up_to_rounding(value: float, error: float, **diagnostics: Any) -> Estimate:
+    """A number that is exact on the data up to a measured rounding error; none is negative.
+
+    Args:
+        value: The number.
+        error: Bound of its rounding error.
+        **diagnostics: Of the estimate.
+
+    Returns:
+        The estimate, uncertain where the error leaves less than two digits.
+    """
+    if not math.isfinite(value):
+        return Estimate.exact(value, **diagnostics)
+    unsure = error > TWO_DIGITS * abs(value)
+    low = value - error
+    return Estimate(
+        value=value,
+        stderr=error,
+        interval=(max(low, 0.0) if value >= 0 else low, value + error),
+        status=Status.UNCERTAIN if unsure else Status.OK,
+        message=MEASURE_IN_DOUBLE if unsure else "",
+        diagnostics=diagnostics,
+    )
 
 
 def evidence_key(probe: Probe, request: Evidence[Any]) -> str:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from landscape.measures.base import CostClass, Measure
+from landscape.measures.base import CostClass, Measure, up_to_rounding
 from landscape.probing import Probe
 from landscape.results import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradientNorm(Measure):
-    """Euclidean norm of the gradient of the mean loss, ||grad L||_2; exact on the data."""
+    """Euclidean norm of the gradient of the mean loss, ||grad L||_2.
+
+    Exact on the data up to rounding.
+    """
 
     name: ClassVar[str] = "gradient-norm"
     meaning: ClassVar[str] = "Distance from stationarity: zero at a critical point."
@@ -25,7 +28,11 @@ class GradientNorm(Measure):
     def estimate(self, probe: Probe, seed: int) -> Estimate:  # noqa: ARG002
         """The norm, with each layer's in the diagnostics."""
         gradient = probe.gradient()
-        return Estimate.exact(float(gradient.double().norm()), layers=_layer_norms(probe, gradient))
+        return up_to_rounding(
+            float(gradient.double().norm()),
+            probe.rounding.gradient_norm,
+            layers=_layer_norms(probe, gradient),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +55,7 @@ class ParameterNorm(Measure):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainLoss(Measure):
-    """Mean loss over all terms of the data, L(w); exact on the data.
+    """Mean loss over all terms of the data, L(w); exact on the data up to rounding.
 
     ``diagnostics["example_stderr"]`` is the standard error of that mean as an estimate of the
     expected loss, where the objective gives one loss per term.
@@ -68,7 +75,7 @@ class TrainLoss(Measure):
         spread: dict[str, Any] = {}
         if losses is not None and len(losses) > 1:
             spread["example_stderr"] = float(losses.std() / len(losses) ** 0.5)
-        return Estimate.exact(probe.loss(), terms=probe.terms, **spread)
+        return up_to_rounding(probe.loss(), probe.rounding.loss, terms=probe.terms, **spread)
 
 
 def _layer_norms(probe: Probe, vector: Any) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from landscape.probing.blocks import Block, Factor
 from landscape.probing.callable_objective import CallableObjective
+from landscape.probing.graphs import Operator
 from landscape.probing.named_objectives import OBJECTIVES, as_objective
 from landscape.probing.normalised_logits import NormalisedLogits
 from landscape.probing.objective import NotApplicableError, Objective, Terms
 from landscape.probing.operator import CurvatureOperator
 from landscape.probing.parts import NoTermsError, Parts, Products
 from landscape.probing.probe import Probe
-from landscape.probing.products import Operator
 from landscape.probing.requests import Evidence
 from landscape.probing.scratch import Metric, PointStatistics, Scratch
 from landscape.probing.snapshot import BatchNormMode

@@ -53,6 +53,8 @@ class Batches:
         self._device = device
         self._dtype = dtype
         self._cached: list[Any] | None = None
+        #: The first batch as the source gave it, once the source was walked.
+        self.first: Any = None
 
     def __iter__(self) -> Iterator[Any]:
         if self._cached is not None:
@@ -63,8 +65,11 @@ class Batches:
 
     def walk(self) -> tuple[list[str], int]:
         """Walks the source once and returns a hash per batch and the size of all in bytes."""
-        hashes, size = [], 0
+        hashes: list[str] = []
+        size = 0
         for batch in self._data:
+            if not hashes:
+                self.first = batch
             digest = hashlib.blake2b(digest_size=16)
             for tensor in tensors(batch):
                 size += tensor.numel() * tensor.element_size()

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from landscape.probing.batches import Batches, owned, place
-from landscape.probing.checking import BasePass
-from landscape.probing.graphs import HessianGraph, measured
+from landscape.probing.checking import BasePass, GradientPass
+from landscape.probing.derivative_checks import DerivativeChecks
+from landscape.probing.graphs import HessianGraph, Operator, measured
 from landscape.probing.parts import Parts, Products
-from landscape.probing.products import CurvatureProducts, Operator, finite_difference
+from landscape.probing.products import CurvatureProducts, GradientDifferences
 from landscape.probing.scratch import Scratch
 from landscape.probing.snapshot import Snapshot
 from landscape.probing.space import ParamSpace
@@ -28,7 +29,8 @@ class Evaluations(ABC):
     space: ParamSpace
     device: torch.device
     dtype: torch.dtype
-    terms: int
+    terms: float
+    checks: DerivativeChecks
     _snapshot: Snapshot
     _batches: Batches
     _weights: Tensor
@@ -40,6 +42,14 @@ class Evaluations(ABC):
     @property
     @abstractmethod
     def _base(self) -> BasePass: ...
+
+    @property
+    @abstractmethod
+    def _slope(self) -> GradientPass: ...
+
+    @property
+    @abstractmethod
+    def _differences(self) -> GradientDifferences: ...
 
     @property
     def size(self) -> int:
@@ -129,7 +139,7 @@ class Evaluations(ABC):
         """Gradient of the mean loss at an offset from the checkpoint.
 
         Args:
-            delta: Offset, (P,); None is the checkpoint itself (known, costs nothing).
+            delta: Offset, (P,); None is the checkpoint itself (evaluated once, then known).
 
         Returns:
             The gradient, (P,).
@@ -137,8 +147,9 @@ class Evaluations(ABC):
         Raises:
             ValueError: If the shape of ``delta`` is wrong.
         """
+        self.checks.note("gradient")
         if delta is None:
-            return self._base.gradient.clone()
+            return self._slope.gradient.clone()
         offset = self._vector(delta, "delta")[None]
         return self._whole.losses_and_gradients(offset, [0])[1][0]
 
@@ -252,12 +263,10 @@ class Evaluations(ABC):
         vectors = self._rows(v[None] if v.dim() == 1 else v, "v")
         offset = self._offset(delta)
         if self._way == "finite_difference" and operator == "hessian":
-
-            def gradient(step: Tensor) -> Tensor:
-                return self.gradient(step if offset is None else offset + step)
-
-            product = finite_difference(gradient, vectors, self._weights)
+            self.checks.note("gradient")
+            product = self._differences.products(vectors, offset)
         else:
+            self.checks.note(operator)
             with self._evaluating(gradient=True, delta=offset) as point:
                 product = self._curvature.apply(operator, vectors, point, at_base=offset is None)
             self._meter.count(products=len(vectors))

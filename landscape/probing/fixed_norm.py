@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,30 +37,29 @@ def use_fixed_statistics(norm: _BatchNorm) -> None:
     plain_types = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
     if type(norm) not in plain_types or "forward" in vars(norm):
         return  # someone's own forward
-    plain = norm.forward
-
-    def forward(inputs: Tensor) -> Tensor:
-        mean, variance = norm.running_mean, norm.running_var
-        if _PLAIN.get() or norm.training or mean is None or variance is None:
-            return plain(inputs)
-        norm._check_input_dim(inputs)
-        scale = torch.rsqrt(variance + norm.eps)
-        if norm.affine:
-            scale = scale * norm.weight
-        shift = -mean * scale
-        if norm.affine:
-            shift = shift + norm.bias
-        found: Tensor = _Affine.apply(inputs, scale, shift)  # type: ignore[no-untyped-call]
-        return found
-
-    forward.fixed_statistics = True  # type: ignore[attr-defined]
-    norm.forward = forward  # type: ignore[method-assign, assignment]
+    norm.forward = partial(_forward_fixed, norm)  # type: ignore[method-assign]
 
 
 def use_own_forward(norm: _BatchNorm) -> None:
-    """Undoes ``use_fixed_statistics`` on a copy, whose forward is still that of the original."""
-    if getattr(vars(norm).get("forward"), "fixed_statistics", False):
+    """Undoes ``use_fixed_statistics`` on a copy."""
+    if getattr(vars(norm).get("forward"), "func", None) is _forward_fixed:
         del norm.forward
+
+
+def _forward_fixed(norm: _BatchNorm, inputs: Tensor) -> Tensor:
+    mean, variance = norm.running_mean, norm.running_var
+    if _PLAIN.get() or norm.training or mean is None or variance is None:
+        plain: Tensor = type(norm).forward(norm, inputs)
+        return plain
+    norm._check_input_dim(inputs)
+    scale = torch.rsqrt(variance + norm.eps)
+    if norm.affine:
+        scale = scale * norm.weight
+    shift = -mean * scale
+    if norm.affine:
+        shift = shift + norm.bias
+    found: Tensor = _Affine.apply(inputs, scale, shift)  # type: ignore[no-untyped-call]
+    return found
 
 
 def _forward(inputs: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,9 +13,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from landscape.probing.snapshot import Snapshot
-from landscape.probing.space import ParamSpace
+from landscape.probing.space import ParamSpace, align
 from landscape.probing.walls import refuse_walls
 
+Operator = Literal["hessian", "ggn"]
 Tensors = tuple[Tensor, ...]
 Made = TypeVar("Made")
 
@@ -24,11 +25,13 @@ class Graph(ABC):
     """The graph of one batch at one point; it may be used any number of times.
 
     The parameters are separate leaves, so that their derivatives need not be joined: they are
-    added where they belong in the flat result, without a further copy of it.
+    added where they belong in the flat result, without a further copy of it. They stand in the
+    model whenever it is differentiated, since a backward pass may evaluate it again.
     """
 
-    def __init__(self, space: ParamSpace, point: Tensor) -> None:
+    def __init__(self, snapshot: Snapshot, space: ParamSpace, point: Tensor) -> None:
         own = point.detach().clone()
+        self._snapshot = snapshot
         self._space = space
         self._leaves = {
             name: part.detach().requires_grad_() for name, part in space.split(own).items()
@@ -37,6 +40,10 @@ class Graph(ABC):
 
     def add_products(self, total: Tensor, vectors: Tensor, *, batched: bool) -> None:
         """Adds the unnormalised products (sum over the batch's terms) with (K, P) to (K, P)."""
+        with self._snapshot.places.substituted(self._leaves, {}):
+            self._add_products(total, vectors, batched=batched)
+
+    def _add_products(self, total: Tensor, vectors: Tensor, *, batched: bool) -> None:
         if batched:
             with warnings.catch_warnings():
                 # vmap warns where it falls back to a loop; the timing decides if that is worth it.
@@ -49,7 +56,7 @@ class Graph(ABC):
     def _add(self, total: Tensor, vectors: Tensor, *, batched: bool) -> None:
         sizes, lead = list(self._space.sizes), vectors.shape[:-1]
         parts = tuple(
-            part.view(*lead, *shape)
+            align(part.view((*lead, *shape)))
             for part, shape in zip(vectors.split(sizes, -1), self._space.shapes, strict=True)
         )
         products = self._product(parts, batched=batched)
@@ -68,10 +75,15 @@ class HessianGraph(Graph):
     """Graph of the gradient: H v is the gradient's vector-Jacobian product."""
 
     def __init__(self, snapshot: Snapshot, space: ParamSpace, point: Tensor, batch: Any) -> None:
-        super().__init__(space, point)
+        super().__init__(snapshot, space, point)
         terms = snapshot.terms(self._leaves, batch)
-        self._gradient = _derivative((terms.total,), self._points, None, create_graph=True)
+        with snapshot.places.substituted(self._leaves, {}):
+            self._gradient = _derivative((terms.total,), self._points, None, create_graph=True)
         self.terms = terms.count
+
+    def gradient(self) -> Tensor:
+        """Gradient of the sum over the batch's terms, (P,)."""
+        return torch.cat([part.detach().reshape(-1) for part in self._gradient])
 
     def refuse_walls(self) -> None:
         """Raises if the gradient cannot be differentiated."""
@@ -89,12 +101,13 @@ class GaussNewtonGraph(Graph):
     """
 
     def __init__(self, snapshot: Snapshot, space: ParamSpace, point: Tensor, batch: Any) -> None:
-        super().__init__(space, point)
+        super().__init__(snapshot, space, point)
         self._outputs = (snapshot.outputs(self._leaves, batch),)
         self._cotangent = (torch.zeros_like(self._outputs[0], requires_grad=True),)
-        self._transposed = _derivative(
-            self._outputs, self._points, self._cotangent, create_graph=True
-        )
+        with snapshot.places.substituted(self._leaves, {}):
+            self._transposed = _derivative(
+                self._outputs, self._points, self._cotangent, create_graph=True
+            )
         self._leaf = (self._outputs[0].detach().requires_grad_(),)
         terms = snapshot.objective.reduce(self._leaf[0], batch)
         self._slope = _derivative((terms.total,), self._leaf, None, create_graph=True)
@@ -104,6 +117,13 @@ class GaussNewtonGraph(Graph):
     def refuse_walls(self) -> None:
         """Raises if the double-backward trick or the loss's curvature would be wrong."""
         refuse_walls(*self._transposed, *self._slope)
+
+    def push(self, vector: Tensor) -> Tensor:
+        """J v, the Jacobian of the outputs times a vector (P,), shaped like the outputs."""
+        parts = tuple(self._space.split(vector).values())
+        with self._snapshot.places.substituted(self._leaves, {}):
+            (pushed,) = _derivative(self._transposed, self._cotangent, parts)
+        return pushed
 
     def _product(self, parts: Tensors, *, batched: bool) -> Tensors:
         pushed = _derivative(self._transposed, self._cotangent, parts, batched=batched)
@@ -144,8 +164,8 @@ def _derivative(
     )
 
 
-class _Allocations(TorchDispatchMode):
-    """Notes every storage that operations make, to see how much of it stays alive."""
+class Allocations(TorchDispatchMode):
+    """Notes every storage that operations make inside its block."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -164,6 +184,10 @@ class _Allocations(TorchDispatchMode):
                 self._made[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
         return made
 
+    def holds(self, tensor: Tensor) -> bool:
+        """Whether a tensor lies in one of the storages."""
+        return tensor.untyped_storage()._cdata in self._made
+
     def alive(self) -> int:
         """Bytes of the storages that something still refers to."""
         return sum(size for reference, size in self._made.values() if not reference.expired())
@@ -171,6 +195,6 @@ class _Allocations(TorchDispatchMode):
 
 def measured(build: Callable[[], Made]) -> tuple[Made, int]:
     """Builds something with a graph and says how many bytes it keeps alive."""
-    with _Allocations() as allocations:
+    with Allocations() as allocations:
         made = build()
     return made, allocations.alive()

@@ -12,7 +12,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from landscape.probing.replacements import replaced
-from landscape.probing.walls import EXPLAINED
+from landscape.probing.walls import explain
 
 _ONE_AT_A_TIME = threading.RLock()
 
@@ -78,10 +78,9 @@ def evaluation(
         torch.backends.mha.set_fastpath_enabled(False)
         try:
             yield
-        except RuntimeError as error:
-            for symptom, advice in EXPLAINED.items():
-                if symptom in str(error):
-                    raise TypeError(advice) from error
+        except RuntimeError as error:  # NotImplementedError among them
+            if advice := explain(error):
+                raise TypeError(advice) from error
             raise
         finally:
             torch.backends.mha.set_fastpath_enabled(fast_path)

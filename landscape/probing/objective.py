@@ -45,6 +45,8 @@ class Objective(ABC):
     samples_targets: bool = False
     #: True if ``margins`` is there.
     has_margins: bool = False
+    #: Whether the loss of an example depends on the others of its batch (contrastive losses).
+    couples_examples: bool = False
     #: c of a penalty c/2 ||w||^2, whose curvature the outputs do not know.
     curvature: float = 0.0
 

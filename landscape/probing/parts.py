@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from landscape.probing.cutting import stacked
+from landscape.probing.derivative_checks import DerivativeChecks
 from landscape.probing.fixed_norm import plain_norms
 from landscape.probing.graphs import measured
 from landscape.probing.snapshot import Snapshot
@@ -48,6 +49,7 @@ class Parts:
         memory: Bytes for the graphs of points that are evaluated at once.
         counts: Loss terms of each part, where they are known.
         as_asked: False where the batches could not be cut and are the parts themselves.
+        checks: Hears of gradients that are used.
     """
 
     def __init__(  # noqa: PLR0913 - made in one place, by the probe
@@ -57,12 +59,13 @@ class Parts:
         weights: Tensor,
         parts: Sequence[Iterable[Any]],
         *,
-        terms: int,
+        terms: float,
         meter: Meter,
         way: Products,
         memory: int,
-        counts: Sequence[int] = (),
+        counts: Sequence[float] = (),
         as_asked: bool = True,
+        checks: DerivativeChecks | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._space = space
@@ -75,6 +78,7 @@ class Parts:
         self._counts = list(counts)
         self._rows = _MOST
         self.as_asked = as_asked
+        self._checks = checks
         #: Whether points are evaluated together, by kind of evaluation, once known.
         self.batched: dict[tuple[bool, bool], bool] = {}
         self._forced = None if way in ("auto", "finite_difference") else way == "batched"
@@ -88,7 +92,7 @@ class Parts:
         return self._space.size
 
     @property
-    def counts(self) -> list[int]:
+    def counts(self) -> list[float]:
         """Loss terms of each part."""
         if not self._counts:
             self.base_losses()
@@ -170,6 +174,8 @@ class Parts:
     def _evaluate(
         self, deltas: Tensor | None, which: Sequence[int], *, gradient: bool
     ) -> tuple[Tensor, Tensor]:
+        if gradient and self._checks is not None:
+            self._checks.note("gradient")
         _ = self.counts  # found by an evaluation of its own, where they are not known yet
         with self._snapshot.evaluating(gradient=gradient):
             sums = torch.zeros(len(which), dtype=torch.float64)
@@ -266,8 +272,7 @@ class Parts:
 
     def _graph(self, deltas: Tensor | None, batches: Sequence[Any]) -> Tensor:
         with torch.enable_grad():
-            leaves, point = self._leaves(None if deltas is None else deltas[0])
-            del leaves
+            point = self._leaves(None if deltas is None else deltas[0])
             return self._snapshot.total(point, batches[0])
 
     def _at_once(
@@ -285,29 +290,27 @@ class Parts:
         sums, gradients = [], []
         for row in range(count):
             batch = batches[row if len(batches) == count else 0]
-            leaves, point = self._leaves(None if deltas is None else deltas[row])
+            point = self._leaves(None if deltas is None else deltas[row])
             total = self._snapshot.total(point, batch)
             sums.append(total.detach())
             if gradient:
-                gradients.append(self._gradient(total, leaves))
+                gradients.append(self._gradient(total, point))
         return torch.stack(sums), torch.stack(gradients) if gradient else sums[0]
 
-    def _leaves(self, delta: Tensor | None) -> tuple[list[Tensor], dict[str, Tensor]]:
+    def _leaves(self, delta: Tensor | None) -> dict[str, Tensor]:
         point = self._weights if delta is None else self._weights + delta
         named = self._space.split(point.detach())
         if torch.is_grad_enabled():  # separate leaves: their gradients need not be joined
             named = {name: part.detach().requires_grad_() for name, part in named.items()}
-        return list(named.values()), named
+        return named
 
-    def _gradient(self, total: Tensor, leaves: list[Tensor]) -> Tensor:
-        if not total.requires_grad:
-            return torch.zeros_like(self._weights)
-        found: Sequence[Tensor | None] = torch.autograd.grad(total, leaves, allow_unused=True)
-        return torch.cat(
-            [
-                (torch.zeros_like(leaf) if part is None else part).reshape(-1)
-                for leaf, part in zip(leaves, found, strict=True)
-            ]
+    def _gradient(self, total: Tensor, leaves: dict[str, Tensor]) -> Tensor:
+        found = self._snapshot.derivatives(total, leaves)
+        return self._space.flatten(
+            {
+                name: torch.zeros_like(leaves[name]) if part is None else part
+                for name, part in found.items()
+            }
         )
 
     def _vmapped(
@@ -338,14 +341,14 @@ class Parts:
     ) -> None:
         """Every point with batch-norm statistics of its own, from its part of the data."""
         for row, part in enumerate(which):
-            leaves, point = self._leaves(None if deltas is None else deltas[row])
+            point = self._leaves(None if deltas is None else deltas[row])
             plain = {name: leaf.detach() for name, leaf in point.items()}
             with self._snapshot.calibrated(plain, self._parts[part]):
                 for batch in self._parts[part]:
                     total = self._snapshot.total(point, batch)
                     sums[row] += float(total.detach())
                     if len(gradients):
-                        gradients[row] += self._gradient(total, leaves)
+                        gradients[row] += self._gradient(total, point)
         self._meter.count(forwards=self._share(which))
 
     def _synchronise(self) -> None:

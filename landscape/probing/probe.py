@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from itertools import pairwise
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from landscape.probing.batches import Batches
 from landscape.probing.blocks import Block, checked_blocks
-from landscape.probing.checking import BasePass, checked_pass, gradient_pass
-from landscape.probing.cutting import cut_pass, examples
+from landscape.probing.checking import (
+    OWN_SEED,
+    BasePass,
+    GradientPass,
+    check_repeated,
+    checked_pass,
+    gradient_pass,
+    loss_pass,
+)
+from landscape.probing.cutting import cut, cut_pass, examples
+from landscape.probing.derivative_checks import Derivative, DerivativeChecks, RoundingErrors
 from landscape.probing.evaluations import Evaluations
+from landscape.probing.graphs import Operator
 from landscape.probing.named_objectives import as_objective
 from landscape.probing.normalised_logits import NormalisedLogits
-from landscape.probing.objective import Objective
+from landscape.probing.objective import NotApplicableError, Objective
 from landscape.probing.operator import CurvatureOperator
 from landscape.probing.parts import Parts, Products
-from landscape.probing.products import CurvatureProducts, Operator
+from landscape.probing.products import CurvatureProducts, GradientDifferences
 from landscape.probing.requests import Evidence, Value_co
 from landscape.probing.snapshot import BatchNormMode, Snapshot
 from landscape.probing.space import ParamSpace
 from landscape.results import Cost, Meter, content_hash, environment
 
 GIB = 1 << 30
+# Parameters up to which float64 costs little.
+_CHEAP_IN_DOUBLE = 100_000
+
+logger = logging.getLogger(__name__)
 
 
 class Probe(Evaluations):
@@ -36,8 +52,11 @@ class Probe(Evaluations):
     modified, and training it further does not change what the probe says. L(w) is the mean loss
     over all terms of all batches, in evaluation mode.
 
-    On construction the data are walked twice and loss and gradient compared, so that shuffling,
-    augmentation or dropout is found before a number is wrong because of it.
+    On construction the data are walked twice and the loss is evaluated, twice where it draws
+    random numbers, so that shuffling, augmentation or dropout is found before a number is wrong
+    because of it. Gradient and curvature are compared with differences of losses and gradients
+    when they are first used, and the rounding of the working precision is measured, on the first
+    batch (see ``DerivativeChecks``).
 
     Args:
         model: The model; its trainable parameters span the space.
@@ -45,7 +64,8 @@ class Probe(Evaluations):
             ``loss(model, batch)`` that returns one loss per term or (sum, number of terms).
         batches: Re-iterable of batches, in a fixed order.
         device: "cpu", "cuda", ...; None takes the model's.
-        dtype: torch.float32 or torch.float64; None takes the model's (float32 for half types).
+        dtype: torch.float32 or torch.float64; None takes the model's (float32 for half types);
+            "auto" takes float64 for models of up to 100,000 parameters on a CPU.
         batch_norm: "eval" (running statistics), "batch" (statistics of each batch, nothing
             stored) or "recalibrate" (running statistics re-estimated at every perturbed point).
         products: "auto", "loop", "batched", or "finite_difference" for models without a double
@@ -58,6 +78,8 @@ class Probe(Evaluations):
             distance from them.
         blocks: Pairs of matrices that the model sees only through their product, beside the
             attention that is found by itself.
+        checks: "on" checks derivatives and measures rounding when they are first used; "off"
+            does neither.
 
     Raises:
         TypeError: If the batches cannot be walked many times, or the model cannot be copied.
@@ -79,23 +101,24 @@ class Probe(Evaluations):
         batches: Iterable[Any],
         *,
         device: str | torch.device | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | Literal["auto"] | None = None,
         batch_norm: BatchNormMode = "eval",
         products: Products = "auto",
         graph_memory: int = GIB,
         momentum: Tensor | Mapping[str, Tensor] | None = None,
         initial: Tensor | Mapping[str, Tensor] | None = None,
         blocks: Sequence[Block] = (),
+        checks: Literal["on", "off"] = "on",
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         first = next(
             (p for p in model.parameters() if p.requires_grad and p.numel()), torch.empty(0)
         )
+        if checks not in ("on", "off"):
+            raise ValueError(f"checks must be 'on' or 'off', got {checks!r}")
         self.device = torch.device(device) if device is not None else first.device
-        self.dtype = dtype or (torch.float64 if first.dtype == torch.float64 else torch.float32)
-        if self.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
+        self.dtype = _working_dtype(model, first.dtype, self.device, dtype)
         self._snapshot = Snapshot(
             model,
             as_objective(objective),
@@ -109,15 +132,32 @@ class Probe(Evaluations):
         self._way: Products = products
         self._graph_memory = graph_memory
         self.model_hash = self._snapshot.content()
-        base = checked_pass(self._snapshot, space, self._batches)
-        self._meter.count(gradients=2, forwards=float(self._snapshot.recalibrates))
-        self.terms, self.unused = base.terms, base.unused
+        owners = {id(parameter): name for name, parameter in model.named_parameters()}
+        with self._meter.preparing():
+            base = checked_pass(self._snapshot, space, self._batches, owners)
+            self._meter.count(forwards=1 + float(self._snapshot.recalibrates))
+        self.terms = base.terms
         #: What sets a derived probe apart from the one it was derived of.
         self.variant = ""
+        self._parent: Probe | None = None
+        self.checks = DerivativeChecks(
+            self._snapshot,
+            space,
+            space.flatten(dict(self._snapshot.model.named_parameters())).clone(),
+            self._batches,
+            terms=base.terms,
+            meter=self._meter,
+            enabled=checks == "on",
+            memory=graph_memory // 4,
+        )
+        self._loss_nearby: str | None = None
+        self._parts_add_up: dict[str, str] = {}
         self._span(space, base)
         self.momentum = None if momentum is None else self._direction(momentum, "momentum")
         self.initial = None if initial is None else self._direction(initial, "initial")
         self.blocks = checked_blocks(blocks, space)
+        for text in self.warnings:
+            logger.warning(text)
 
     def _direction(self, direction: Tensor | Mapping[str, Tensor], what: str) -> Tensor:
         if not isinstance(direction, Tensor):
@@ -131,6 +171,8 @@ class Probe(Evaluations):
         """Sets everything that depends on which parameters are probed."""
         self.space = space
         self._known_base = base
+        self._known_slope: GradientPass | None = None
+        self._known_differences: GradientDifferences | None = None
         self._weights = space.flatten(dict(self._snapshot.model.named_parameters())).clone()
         self._curvature = CurvatureProducts(
             self._snapshot,
@@ -140,7 +182,7 @@ class Probe(Evaluations):
             products=self._way,
             graph_memory=self._graph_memory,
         )
-        self._evidence: dict[Hashable, tuple[Any, Cost]] = {}
+        self._evidence: dict[Hashable, tuple[Any, Cost, set[Derivative]]] = {}
         self._derived: dict[Hashable, Probe] = {}
         self._whole = self._parts_of([self._batches], counts=[self.terms])
 
@@ -154,6 +196,7 @@ class Probe(Evaluations):
             meter=self._meter,
             way=self._way,
             memory=self._graph_memory,
+            checks=self.checks,
             **settings,
         )
 
@@ -169,6 +212,7 @@ class Probe(Evaluations):
 
         Raises:
             ValueError: If a number is not positive.
+            NotApplicableError: If the loss of a batch is not the sum of those of its examples.
         """
         if any(number is not None and number < 1 for number in (size, points)):
             raise ValueError(f"size and points must be positive, got {size} and {points}")
@@ -178,7 +222,75 @@ class Probe(Evaluations):
         parts, as_asked = cut_pass(
             self._batches, size=size, points=points, by_example=self._by_example
         )
+        if as_asked:
+            self.require_sums_of_examples(parts)
         return self._parts_of(parts, as_asked=as_asked)
+
+    def require_sums_of_examples(self, parts: Sequence[Sequence[Any]]) -> None:
+        """Refuses parts that cut a batch whose loss is not the sum of its examples' losses.
+
+        The first batch is evaluated in three pieces; their losses must add up to its own.
+
+        Args:
+            parts: Lists of batches, as ``cut_pass`` gives them.
+
+        Raises:
+            NotApplicableError: If they do not.
+        """
+        whole = {id(batch) for batch in self._batches}
+        # With batch norm on batch statistics every part has statistics, and a loss, of its own.
+        if self.uses_batch_statistics or all(
+            id(batch) in whole for part in parts for batch in part
+        ):
+            return
+        key = self.variant
+        if key not in self._parts_add_up:
+            with self._meter.preparing():
+                self._parts_add_up[key] = self._cutting_error()
+        if text := self._parts_add_up[key]:
+            raise NotApplicableError(text)
+
+    def _cutting_error(self) -> str:
+        if self.objective.couples_examples:
+            return (
+                "the objective couples the examples of a batch (couples_examples=True), so that it "
+                "has no loss of single examples or parts of a batch"
+            )
+        batch = next(iter(self._batches))
+        length = examples(batch) or 1
+        ends = sorted({0, 1, (length + 1) // 2, length})
+        pieces = [cut(batch, start, stop) for start, stop in pairwise(ends)]
+        point = self.space.split(self._weights)
+        try:
+            with self._snapshot.evaluating(gradient=False):
+                terms = [self._snapshot.terms(point, piece) for piece in (batch, *pieces)]
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            return (
+                "a batch cannot be evaluated in pieces of its examples: "
+                f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            )
+        whole, cuts = terms[0], terms[1:]
+        size = abs(float(whole.total))
+        if whole.losses is not None:
+            size = max(size, float(whole.losses.abs().sum(dtype=torch.float64)))
+        gap = abs(float(whole.total) - sum(float(piece.total) for piece in cuts))
+        count = sum(piece.count for piece in cuts)
+        tolerance = 1e-8 if self.dtype == torch.float64 else 1e-4
+        if gap <= tolerance * size and abs(count - whole.count) <= tolerance * whole.count:
+            return ""
+        cause = (
+            f"{OWN_SEED}, which give every piece the same ones; put the noise into the batch"
+            if OWN_SEED in self._snapshot.handled
+            else "a loss that couples the examples of a batch (contrastive losses; declare "
+            "couples_examples=True), data whose examples are not on the first axis (declare "
+            "example_dim), or a norm over the batch is the likely cause"
+        )
+        return (
+            f"the loss of a batch is no sum over its examples: {float(whole.total):.6g} for "
+            f"{whole.count:g} terms of the first batch, and "
+            f"{sum(float(piece.total) for piece in cuts):.6g} for {count:g} terms when it is cut "
+            f"into {len(cuts)} pieces; {cause}"
+        )
 
     @property
     def objective(self) -> Objective:
@@ -188,12 +300,109 @@ class Probe(Evaluations):
     @property
     def _base(self) -> BasePass:
         if self._known_base is None:  # of a derived probe, when it is first asked for
-            with self._snapshot.evaluating(gradient=True):
-                self._known_base = gradient_pass(
-                    self._snapshot, self.space, self._batches, self.variant
-                )
-            self._meter.count(gradients=1)
+            with self._meter.preparing():
+                loss, terms = loss_pass(self._snapshot, self._batches)
+                self._meter.count(forwards=1)
+            self._known_base = BasePass(
+                loss=loss, terms=terms, unused=(), strangers=(), data_hash=self.variant
+            )
         return self._known_base
+
+    @property
+    def _slope(self) -> GradientPass:
+        if self._known_slope is None:
+            if self._parent is not None:
+                whole = self._parent._slope
+                self._known_slope = whole.restricted(self._parent.space, self.space)
+                return self._known_slope
+            with self._meter.preparing():
+                found = gradient_pass(self._snapshot, self.space, self._batches)
+                self._meter.count(gradients=1)
+            loss = self._base.loss
+            check_repeated(
+                loss, found.loss, scale=abs(loss) + float(found.gradient.norm()), dtype=self.dtype
+            )
+            self._known_slope = found
+            if not self.variant:
+                self.checks.keep_gradient(found.first)
+        return self._known_slope
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Trainable parameters that no gradient reaches."""
+        return self._base.unused if self._known_slope is None else self._known_slope.unused
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of any number about this probe should know."""
+        found = []
+        if self.unused:
+            found.append(
+                f"No gradient reaches {len(self.unused)} parameters: {', '.join(self.unused[:5])}."
+            )
+        if strangers := self._base.strangers:
+            found.append(
+                f"The loss depends on {', '.join(strangers[:5])}"
+                f"{' and others' * (len(strangers) > 5)} by reference (a list, a closure, another "
+                "model), outside the parameters that the probe moves: in every number they count "
+                "as constants. Let the loss read them from the model that it is handed."
+            )
+        return found + self.checks.warnings()
+
+    @property
+    def rounding(self) -> RoundingErrors:
+        """Errors of the working precision, measured on the first batch when they are asked for."""
+        return RoundingErrors(self.checks)
+
+    def product_errors(self, vectors: Tensor, operator: Operator = "hessian") -> Tensor | None:
+        """Measured errors of curvature products of the working precision, on the first batch.
+
+        Args:
+            vectors: (K, P).
+            operator: "hessian" or "ggn".
+
+        Returns:
+            (A_working - A_float64) v for each, (K, P) float64; with
+            ``products="finite_difference"`` what another step changes. None where unknown.
+        """
+        if self._way == "finite_difference" and operator == "hessian":
+            with self._meter.preparing():
+                return self._differences.errors(self._rows(vectors, "vectors"))
+        return self.checks.product_errors(
+            operator, self.space, self._weights, self._rows(vectors, "vectors")
+        )
+
+    @property
+    def _differences(self) -> GradientDifferences:
+        if self._known_differences is None:
+            double = None if self._snapshot.recalibrates else self.checks.double()
+            noise = self.rounding.gradient
+            if self.dtype == torch.float64 or double is None:
+                self._known_differences = GradientDifferences(
+                    lambda delta: self._whole.losses_and_gradients(delta[None], [0])[1][0],
+                    self._weights,
+                    noise,
+                )
+            else:
+                weights = self._weights.double()
+                whole = Parts(
+                    double,
+                    self.space,
+                    weights,
+                    [self._batches],
+                    counts=[self.terms],
+                    terms=self.terms,
+                    meter=self._meter,
+                    way="loop",
+                    memory=self._graph_memory,
+                )
+                ratio = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
+                self._known_differences = GradientDifferences(
+                    lambda delta: whole.losses_and_gradients(delta[None], [0])[1][0],
+                    weights,
+                    noise * ratio,
+                )
+        return self._known_differences
 
     def changed(
         self, change: Callable[[nn.Module], None], objective: Objective | None = None
@@ -228,6 +437,7 @@ class Probe(Evaluations):
             momentum=None if end is None else end - flat(model),
             initial=None if self.initial is None else flat(moved(self.initial)),
             blocks=self.blocks,
+            checks="off",  # the same model and loss; checked where it came from
         )
 
     def _by_example(self, batch: Any) -> bool:
@@ -260,7 +470,8 @@ class Probe(Evaluations):
             return self
         if part.names not in self._derived:
             probe = copy.copy(self)
-            probe._span(part, self._base.restricted(self.space, part))
+            probe._parent = self
+            probe._span(part, self._base.restricted(part))
             for what in ("momentum", "initial"):
                 if (vector := getattr(self, what)) is not None:
                     setattr(probe, what, part.flatten(self.space.split(vector)))
@@ -312,7 +523,7 @@ class Probe(Evaluations):
 
     def _other(self, variant: str, snapshot: Snapshot, batches: Batches | None = None) -> Probe:
         probe = copy.copy(self)
-        probe.variant = variant
+        probe.variant, probe._parent = variant, None
         probe._snapshot = snapshot
         probe._batches = batches or self._batches
         probe._span(self.space, None)
@@ -332,10 +543,12 @@ class Probe(Evaluations):
             Its value.
         """
         if request not in self._evidence:
-            with self.meter() as cost:
+            with self.meter() as cost, self.checks.noting() as used:
                 value = request.compute(self)
-            self._evidence[request] = (value, cost)
-        found: Value_co = self._evidence[request][0]
+            self._evidence[request] = (value, cost, used)
+        found: Value_co
+        found, _, used = self._evidence[request]
+        self.checks.note(*used)
         return found
 
     def evidence_cost(self, request: Evidence[Any]) -> Cost:
@@ -351,10 +564,15 @@ class Probe(Evaluations):
         return self._meter.listen(listener)
 
     def release(self) -> None:
-        """Drops the autograd graphs kept between products."""
+        """Drops the autograd graphs kept between products, and copies in another precision."""
         self._curvature.release()
+        self.checks.release()
         for part in self._derived.values():
             part.release()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is made of functions, and anew where it is needed."""
+        return {**vars(self), "_known_differences": None}
 
     def identity(self) -> dict[str, Any]:
         """What a number depends on besides the measure: weights, data, objective, modes."""
@@ -363,18 +581,42 @@ class Probe(Evaluations):
             "weights": self.model_hash,
             "data": self._base.data_hash,
             "objective": self.objective.name,
-            # Weights and names do not tell a ReLU from a Tanh, nor two lambdas: the loss does.
+            # Weights and names do not tell a ReLU from a Tanh, nor two lambdas; the loss does, but
+            # not that of a network whose last layer is zero: a little off the checkpoint too.
             "loss": f"{self._base.loss:.5e}",
+            "loss_nearby": self._describe_loss_nearby(),
             "parameters": list(self.space.names),
-            "batch_norm": self._snapshot.batch_norm,
+            "batch_norm": self._snapshot.batch_norm_used,
             "dtype": str(self.dtype).removeprefix("torch."),
             "products": self._way,
+            **({} if self.checks.enabled else {"checks": "off"}),
             **{name: content_hash([(name, known)]) for name, known in given if known is not None},
             **({"blocks": [str(block) for block in self.blocks]} if self.blocks else {}),
         }
 
+    def _describe_loss_nearby(self) -> str:
+        """Loss of the first batch at a random point off the checkpoint, which tells models apart.
+
+        Every parameter moves by a tenth of its size, and by a hundredth where it is zero.
+
+        Returns:
+            The loss to five digits.
+        """
+        if self._loss_nearby is None:
+            generator = torch.Generator().manual_seed(0)
+            point = {}
+            for name, parameter in self._snapshot.trainable().items():
+                drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                size = 0.1 * parameter.abs().mean() + 0.01
+                point[name] = parameter + size * drawn.to(parameter)
+            with self._meter.preparing(), self._snapshot.evaluating(gradient=False):
+                terms = self._snapshot.terms(point, next(iter(self._batches)))
+                self._meter.count(forwards=terms.count / self.terms)
+            self._loss_nearby = f"{float(terms.total) / (terms.count or 1):.4e}"
+        return self._loss_nearby
+
     def provenance(self) -> dict[str, Any]:
-        """Identity, size, settings, software and machine."""
+        """Identity, size, settings, checks, software and machine."""
         batched = {k: "batched" if on else "loop" for k, on in self._curvature.batched.items()}
         return {
             **self.identity(),
@@ -384,6 +626,26 @@ class Probe(Evaluations):
             "products_used": batched if self._way != "finite_difference" else self._way,
             "attention": "math kernel",
             "handled": sorted(self._snapshot.handled),
+            "checks": self.checks.record(),
+            "preparation": self._meter.preparation.to_dict(),
             "device": str(self.device),
             **environment(),
         }
+
+
+def _working_dtype(
+    model: nn.Module,
+    own: torch.dtype,
+    device: torch.device,
+    asked: torch.dtype | Literal["auto"] | None,
+) -> torch.dtype:
+    """The precision that is asked for, or that of the model."""
+    if asked == "auto":
+        size = sum(parameter.numel() for parameter in model.parameters())
+        cheap = device.type == "cpu" and size <= _CHEAP_IN_DOUBLE
+        return torch.float64 if cheap or own == torch.float64 else torch.float32
+    if asked not in (None, torch.float32, torch.float64):
+        raise ValueError(
+            f"dtype must be torch.float32 or torch.float64, 'auto' or None, got {asked}"
+        )
+    return asked or (torch.float64 if own == torch.float64 else torch.float32)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from landscape.probing.batches import Batches
-from landscape.probing.graphs import GaussNewtonGraph, Graph, HessianGraph, measured
+from landscape.probing.graphs import GaussNewtonGraph, Graph, HessianGraph, Operator, measured
 from landscape.probing.parts import Products
 from landscape.probing.snapshot import Snapshot
 from landscape.probing.space import ParamSpace
-
-Operator = Literal["hessian", "ggn"]
 
 # A smaller block says little about what batching is worth for larger ones.
 _TELLING_BLOCK = 4
@@ -50,7 +48,7 @@ class CurvatureProducts:
         space: ParamSpace,
         batches: Batches,
         *,
-        terms: int,
+        terms: float,
         products: Products,
         graph_memory: int,
     ) -> None:
@@ -152,33 +150,56 @@ class CurvatureProducts:
         self._kept.clear()
         self._used = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without graphs: in another process, or a copy, they would lead nowhere."""
+        return {**vars(self), "_kept": {}, "_used": 0}
 
-def finite_difference(
-    gradient: Callable[[Tensor], Tensor],
-    vectors: Tensor,  # (K, P)
-    weights: Tensor,  # (P,)
-) -> Tensor:
+
+class GradientDifferences:
     """Hessian products by central differences of gradients, for models without double backward.
 
-    H v = ||v|| (g(w + h v / ||v||) - g(w - h v / ||v||)) / (2 h) with
-    h = eps^(1/3) max(1, ||w||): the displacement does not depend on the length of v nor on the
-    number of parameters.
+    H v = ||v|| (g(w + h v / ||v||) - g(w - h v / ||v||)) / (2 h). The gradients are taken in
+    float64 where that is possible, so that h can be so small that neither third derivatives nor
+    kinks matter. h is the smallest step at which the noise of the gradient is 1e-4 of a product,
+    but between (10 eps)^(1/2) and (10 eps)^(1/3) times ||w||.
 
     Args:
-        gradient: Gradient at an offset from the checkpoint.
-        vectors: (K, P).
-        weights: The checkpoint, sets the scale of the step.
-
-    Returns:
-        Products, (K, P), with an error of order h^2.
+        gradient: Gradients at offsets from the checkpoint, (P,) -> (P,), in the dtype of offsets.
+        weights: The checkpoint, in the precision of the gradients.
+        noise: Norm of the rounding error of a gradient.
     """
-    step = torch.finfo(weights.dtype).eps ** (1 / 3) * max(1.0, float(weights.norm()))
-    rows = []
-    for vector in vectors:
+
+    def __init__(self, gradient: Callable[[Tensor], Tensor], weights: Tensor, noise: float) -> None:
+        self._gradient = gradient
+        self._dtype = weights.dtype
+        eps = 10 * torch.finfo(weights.dtype).eps
+        scale = max(float(weights.norm()), 1e-2 * len(weights) ** 0.5)
+        least, most = eps ** (1 / 2) * scale, eps ** (1 / 3) * scale
+        generator = torch.Generator().manual_seed(0)
+        trial = torch.randn(len(weights), generator=generator, dtype=torch.float64)
+        trial = (trial / trial.norm()).to(weights)
+        size = float(self._product(trial, None, most).norm())
+        #: Length of the displacement.
+        self.step = min(max(1e4 * noise / size if size else most, least), most)
+
+    def _product(self, vector: Tensor, delta: Tensor | None, step: float) -> Tensor:
         norm = float(vector.norm())
         if norm == 0:
-            rows.append(torch.zeros_like(vector))
-            continue
+            return torch.zeros_like(vector)
         offset = vector * (step / norm)
-        rows.append((gradient(offset) - gradient(-offset)) * (norm / (2 * step)))
-    return torch.stack(rows)
+        there = torch.zeros_like(offset) if delta is None else delta.to(self._dtype)
+        change = self._gradient(there + offset) - self._gradient(there - offset)
+        return change * (norm / (2 * step))
+
+    def products(self, vectors: Tensor, delta: Tensor | None) -> Tensor:
+        """Products with (K, P) vectors at an offset from the checkpoint, (K, P)."""
+        own = vectors.to(self._dtype)
+        return torch.stack([self._product(v, delta, self.step) for v in own]).to(vectors.dtype)
+
+    def errors(self, vectors: Tensor) -> Tensor:
+        """How far the products are from those of twice the step, (K, P)."""
+        own = vectors.to(self._dtype)
+        pairs = [
+            self._product(v, None, self.step) - self._product(v, None, 2 * self.step) for v in own
+        ]
+        return torch.stack(pairs).double()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from landscape.probing.batches import place, tensors
 from landscape.probing.objective import Terms
@@ -53,9 +54,14 @@ class Scratch:
             dtype=snapshot.dtype,
             batch_norm=snapshot.batch_norm,
         )
-        self._weights, self._flat = weights, weights.clone()
-        for name, view in space.split(self._flat).items():
-            self._snapshot.model.get_parameter(name).data = view
+        self._space = space
+        self._weights = self._spaced(weights)
+        self._flat = self._weights.clone()
+        named = dict(self._snapshot.model.named_parameters())
+        start = 0
+        for name, shape in zip(space.names, space.shapes, strict=True):
+            named[name].data = self._flat[start : start + shape.numel()].view(shape)
+            start += _evened(shape.numel())
         self._buffers = dict(self._snapshot.model.named_buffers())
         self._base = {name: tensor.clone() for name, tensor in self._buffers.items()}
 
@@ -83,6 +89,7 @@ class Scratch:
             "loss" and the metrics.
         """
         rows = coordinates.tolist()
+        directions = [self._spaced(direction) for direction in directions]
         names = ("loss", *metrics)
         found = [[_Moments() for _ in rows] for _ in names]
 
@@ -108,6 +115,15 @@ class Scratch:
         stderr = torch.tensor([[m.stderr for m in column] for column in found], dtype=torch.float64)
         return PointStatistics(
             dict(zip(names, mean, strict=True)), dict(zip(names, stderr, strict=True))
+        )
+
+    def _spaced(self, vector: Tensor) -> Tensor:
+        """A flat vector in which every parameter begins at an even place, as complex views need."""
+        if all(size == _evened(size) for size in self._space.sizes):
+            return vector.clone()
+        pieces = vector.split(list(self._space.sizes))
+        return torch.cat(
+            [functional.pad(piece, (0, _evened(len(piece)) - len(piece))) for piece in pieces]
         )
 
     def _move(
@@ -157,6 +173,10 @@ class _Own:
             self._copy = place(self._source, device, dtype, copy=True)
             self._versions = _versions(self._copy)
         return self._copy
+
+
+def _evened(size: int) -> int:
+    return size + size % 2
 
 
 def _versions(batch: Any) -> list[int]:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils import _pytree as pytree
 
 from landscape.probing.batches import place, tensors
 from landscape.probing.fixed_norm import use_fixed_statistics, use_own_forward
 from landscape.probing.guard import evaluation
 from landscape.probing.objective import Objective, Terms
-from landscape.probing.space import ParamSpace
-from landscape.probing.unwrapping import unwrapped_copy
+from landscape.probing.replacements import TRAINING_MODE
+from landscape.probing.space import ParamSpace, align
+from landscape.probing.substitution import TensorPlaces
+from landscape.probing.unwrapping import copy_module, unwrapped_copy
 from landscape.probing.walls import CHECKPOINTING
 from landscape.results import content_hash
 
 BatchNormMode = Literal["eval", "batch", "recalibrate"]
+
+# Attributes of every module, which hold no result of a forward pass.
+_TORCHS_OWN = frozenset(vars(nn.Module()))
 
 
 class Snapshot(nn.Module):
@@ -75,6 +81,9 @@ class Snapshot(nn.Module):
             parameter.grad = None
             parameter.requires_grad_(False)
         self.model = copied.to(device=device, dtype=dtype)
+        self.places = TensorPlaces(self.model)
+        #: Whether the loss takes derivatives by the weights itself, found when it first does so.
+        self.takes_derivatives = False
         self.objective = objective
         self.device, self.dtype = device, dtype
         self.batch_norm = batch_norm
@@ -87,6 +96,7 @@ class Snapshot(nn.Module):
         if batch_norm == "batch":
             for norm in self._norms:
                 norm.training, norm.track_running_stats = True, False
+        self._modes = [(module, module.training) for module in copied.modules()]
 
     def forward(self, part: str, batch: Any) -> Terms | Tensor:
         """Terms of the objective, their sum alone, or the outputs alone, on a batch."""
@@ -122,30 +132,102 @@ class Snapshot(nn.Module):
         return outputs
 
     def _call(self, parameters: Mapping[str, Tensor], part: str, batch: Any) -> Any:
-        replaced = {f"model.{name}": tensor for name, tensor in parameters.items()}
-        if not self._recalibrating:  # what a forward pass writes to buffers is not kept
-            replaced |= {
-                f"model.{name}": tensor.clone() for name, tensor in self.model.named_buffers()
+        try:
+            return self._evaluate(parameters, part, batch)
+        except RuntimeError as error:
+            if self.takes_derivatives or "does not require grad" not in str(error):
+                raise
+            self.takes_derivatives = True
+            return self._evaluate(parameters, part, batch)
+
+    def _evaluate(self, parameters: Mapping[str, Tensor], part: str, batch: Any) -> Any:
+        recording = torch.is_grad_enabled()
+        if self.takes_derivatives:  # by all trainable weights, whichever are moved
+            known = {**self.trainable(), **parameters}
+            parameters = {
+                name: tensor if recording and name in parameters else tensor.detach()
+                for name, tensor in known.items()
             }
+            for tensor in parameters.values():
+                tensor.requires_grad_()
+        parameters = {name: align(tensor) for name, tensor in parameters.items()}
+        # What a forward pass writes to buffers is not kept, unless it re-estimates statistics.
+        buffers = {} if self._recalibrating else self.places.buffers()
+        buffers = {name: tensor.clone() for name, tensor in buffers.items()}
         # A copy, so that an in-place first layer reaches neither the user's data nor the next pass.
         batch = place(batch, self.device, self.dtype, copy=True)
         # Non-re-entrant checkpoints would recompute later, with the weights of another point.
-        with torch.autograd.graph.disable_saved_tensors_hooks(CHECKPOINTING):
-            return torch.func.functional_call(self, replaced, (part, batch), tie_weights=True)
+        with (
+            torch.autograd.graph.disable_saved_tensors_hooks(CHECKPOINTING),
+            self.places.substituted(parameters, buffers),
+            torch.set_grad_enabled(recording or self.takes_derivatives),
+        ):
+            found = self.forward(part, batch)
+        return found if recording or not self.takes_derivatives else _detached(found)
 
-    def evaluating(self, *, gradient: bool) -> AbstractContextManager[None]:
+    def derivatives(self, total: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
+        """Derivatives of a total by its leaves; None where it does not depend on one.
+
+        The leaves stand in the model meanwhile: adjoint methods and reversible networks evaluate
+        it again in their backward pass.
+
+        Args:
+            total: A scalar of this model's graph.
+            leaves: Parameters by name.
+
+        Returns:
+            One derivative a leaf.
+        """
+        if not total.requires_grad:
+            return dict.fromkeys(leaves)
+        with self.places.substituted(leaves, {}):
+            found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+        return dict(zip(leaves, found, strict=True))
+
+    def trainable(self) -> dict[str, Tensor]:
+        """The snapshot's own tensors of the parameters that were trainable, by name."""
+        names = set(self.space.names) if self.space else set()
+        return {name: p for name, p in self.model.named_parameters() if name in names}
+
+    @contextmanager
+    def evaluating(self, *, gradient: bool) -> Iterator[None]:
         """The settings under which this model is evaluated; global state is put back after."""
-        return evaluation(self.device, self.handled, gradient=gradient, recurrent=self.recurrent)
+        with evaluation(self.device, self.handled, gradient=gradient, recurrent=self.recurrent):
+            try:
+                yield
+            finally:
+                if not self._recalibrating:
+                    self._leave_no_trace()
+
+    def _leave_no_trace(self) -> None:
+        """Puts the modes of all modules back, and drops the graphs of tensors that they keep."""
+        for module, training in self._modes:
+            if module.training != training:
+                module.training = training
+            kept = vars(module)
+            for name, value in kept.items():
+                if name in _TORCHS_OWN:
+                    continue
+                if isinstance(value, Tensor):
+                    if value.grad_fn is not None:
+                        kept[name] = value.detach()
+                elif type(value) in (list, tuple, dict) and _holds_graph(value):
+                    kept[name] = pytree.tree_map_only(Tensor, Tensor.detach, value)
+
+    @property
+    def batch_norm_used(self) -> BatchNormMode:
+        """The mode of batch norm that was asked for, or "batch" where the loss itself trains."""
+        return "batch" if TRAINING_MODE in self.handled and self._norms else self.batch_norm
 
     @property
     def uses_batch_statistics(self) -> bool:
         """Whether batch norm takes its statistics from the data at hand."""
-        return self.batch_norm != "eval" and bool(self._norms)
+        return self.batch_norm_used != "eval" and bool(self._norms)
 
     @property
     def recalibrates(self) -> bool:
         """Whether every new point needs a pass that re-estimates batch-norm statistics."""
-        return self.batch_norm == "recalibrate" and bool(self._norms)
+        return self.batch_norm_used == "recalibrate" and bool(self._norms)
 
     @contextmanager
     def calibrated(
@@ -189,26 +271,53 @@ class Snapshot(nn.Module):
 
     def model_copy(self) -> nn.Module:
         """A copy of the model in evaluation mode, its parameters frozen."""
-        copied = copy.deepcopy(self.model)
+        copied = copy_module(self.model)
         for norm in copied.modules():
             if isinstance(norm, _BatchNorm):
                 use_own_forward(norm)
                 norm.track_running_stats = norm.running_mean is not None
         return copied.eval()
 
+    def converted(self, dtype: torch.dtype) -> Snapshot:
+        """The same model, objective and statistics in another precision."""
+        other = Snapshot(
+            self.model_copy(),
+            self.objective,
+            device=self.device,
+            dtype=dtype,
+            batch_norm="batch" if self.batch_norm == "batch" else "eval",
+        )
+        other.space, other.takes_derivatives = self.space, self.takes_derivatives
+        return other
+
     def changed(
         self, parameters: Mapping[str, Tensor], change: Callable[[nn.Module], None]
     ) -> nn.Module:
         """A copy of the model at a point, changed in place; parameters of the point trainable."""
         model = self.model_copy()
+        named = dict(model.named_parameters())
         with torch.no_grad():
             for name, value in parameters.items():
-                model.get_parameter(name).copy_(value)
+                named[name].copy_(value)
             change(model)
+        named = dict(model.named_parameters())
         for name in parameters:
-            model.get_parameter(name).requires_grad_(True)
+            named[name].requires_grad_(True)
         return model
 
     def content(self) -> str:
         """Hash of all weights and buffers."""
         return content_hash((*self.model.named_parameters(), *self.model.named_buffers()))
+
+
+def _holds_graph(value: Any) -> bool:
+    return any(
+        isinstance(leaf, Tensor) and leaf.grad_fn is not None for leaf in pytree.tree_leaves(value)
+    )
+
+
+def _detached(found: Any) -> Any:
+    if isinstance(found, Terms):
+        losses = None if found.losses is None else found.losses.detach()
+        return Terms(found.total.detach(), found.count, losses)
+    return found.detach() if isinstance(found, Tensor) else found

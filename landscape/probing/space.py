@@ -152,3 +152,9 @@ class ParamSpace:
                 f"of another shape are {', '.join(wrong[:5])}"
             )
         return self.flatten(tensors)
+
+
+def align(tensor: Tensor) -> Tensor:
+    """The tensor, copied where it lies in a flat vector as ``torch.view_as_complex`` refuses it."""
+    odd = tensor.storage_offset() % 2 or (tensor.dim() > 1 and tensor.stride(0) % 2)
+    return tensor.clone() if odd and not tensor.numel() % 2 else tensor

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -35,26 +39,61 @@ def unwrapped_copy(model: nn.Module) -> tuple[nn.Module, list[str]]:
                 f"{name or 'the model'} is sharded over processes (FSDP), so that no process has "
                 "its weights; save a full state_dict and load it into a model without FSDP"
             )
-    try:
-        with torch.inference_mode(False):
-            # Hook-based weight and spectral norm keep the weight they compute, which is no leaf.
-            memo = {
-                id(value): value.detach().clone()
-                for module in inner.modules()
-                for value in module.__dict__.values()
-                if isinstance(value, Tensor) and not value.is_leaf
-            }
-            copied: nn.Module = copy.deepcopy(inner, memo)
-    except (RuntimeError, TypeError, NotImplementedError) as error:
-        raise TypeError(
-            f"the model cannot be copied ({error}); a tensor with a graph, or a handle to a file "
-            "or process among its attributes is a likely cause"
-        ) from error
+    copied = copy_module(inner)
     for parent in list(copied.modules()):
         for name, child in parent.named_children():
             if _inside(child) is not None:
                 setattr(parent, name, unwrapped(child, notes))
     return copied, list(dict.fromkeys(notes))
+
+
+def copy_module(module: nn.Module) -> nn.Module:
+    """A deep copy of a module, also of one that keeps tensors with an autograd graph.
+
+    Modules keep such tensors as attributes or in containers: attention maps, features, losses, and
+    the weights that hook-based weight norm, spectral norm and pruning compute. They are copied
+    without their graph.
+
+    Args:
+        module: Never modified.
+
+    Returns:
+        The copy.
+
+    Raises:
+        TypeError: If the module cannot be copied.
+    """
+    try:
+        with torch.inference_mode(False), _graphs_left_behind():
+            copied: nn.Module = copy.deepcopy(module)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise TypeError(
+            f"the model cannot be copied ({error}); a handle to a file or a process among its "
+            "attributes is a likely cause"
+        ) from error
+    for part in copied.modules():
+        if isinstance(part, torch.jit.ScriptModule):  # whose copied parameters are no leaves
+            parameters: Any = part._parameters
+            for key, tensor in parameters.items():
+                if not tensor.is_leaf:
+                    parameters[key] = tensor.detach().requires_grad_()
+    return copied
+
+
+@contextmanager
+def _graphs_left_behind() -> Iterator[None]:
+    """Tensors that are no leaves of a graph, which torch refuses to copy, are copied detached."""
+    plain = Tensor.__deepcopy__
+
+    def copy_tensor(tensor: Tensor, memo: dict[int, Any]) -> Any:
+        if tensor.is_leaf:
+            return plain(tensor, memo)  # type: ignore[no-untyped-call]
+        if id(tensor) not in memo:
+            memo[id(tensor)] = tensor.detach().clone()
+        return memo[id(tensor)]
+
+    with patch.object(Tensor, "__deepcopy__", copy_tensor):
+        yield
 
 
 def _inside(model: nn.Module) -> nn.Module | None:
@@ -80,8 +119,8 @@ def unwrapped(model: nn.Module, notes: list[str]) -> nn.Module:
         model = inner
     # For mixed precision accelerate replaces `forward` on the object by one under autocast, in
     # which curvature would be measured in half precision.
-    plain = vars(model).get("_original_forward")
-    if "forward" in vars(model) and getattr(plain, "__func__", None) is type(model).forward:
+    plain = getattr(vars(model).get("_original_forward"), "__func__", None)
+    if "forward" in vars(model) and plain is not None and plain is type(model).forward:
         notes.append("taken out of autocast")
         model = copy.copy(model)
         del model.__dict__["forward"], model.__dict__["_original_forward"]

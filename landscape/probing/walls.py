@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from torch import Tensor
 from torch.autograd.graph import Node
 
@@ -11,22 +13,44 @@ CHECKPOINTING = (
     "changes no number"
 )
 
-#: What an error of torch's says, and what to do about it.
-EXPLAINED = {
-    CHECKPOINTING: CHECKPOINTING,
+_FINITE_DIFFERENCES = (
+    "use products='finite_difference' (--products finite_difference on the command line), which "
+    "takes differences of gradients"
+)
+
+# What an error of torch's says, and what to do about it; {0} is what the pattern's group holds.
+_EXPLAINED = {
+    re.escape(CHECKPOINTING): CHECKPOINTING,
     "does not currently support double backward": (
         "the model is compiled, and compiled code has no double backward; give the module that "
         "was compiled (model._orig_mod)"
     ),
+    r"derivative for '?([\w:]+)'? is not implemented": (
+        "the operation {0} has no further derivative in torch; where its gradient is there, "
+        f"{_FINITE_DIFFERENCES}"
+    ),
+    r"differentiate twice a function that was marked with @?once_differentiable": (
+        "an operation of the model can be differentiated only once (once_differentiable); "
+        f"{_FINITE_DIFFERENCES}"
+    ),
 }
+
+
+def explain(error: BaseException) -> str | None:
+    """What an error of torch's means for the user, and what to do; None where that is unknown."""
+    for pattern, advice in _EXPLAINED.items():
+        if match := re.search(pattern, str(error)):
+            return advice.format(*match.groups())
+    return None
+
 
 # A gradient of chosen inputs walks only nodes that lead to them. The nodes below cut that path
 # without an error, so that what lies behind them would count as constant.
 _WALLS = {
     "CheckpointFunctionBackward": CHECKPOINTING,
     "torch::autograd::Error": (
-        "an operation of the model can be differentiated only once (once_differentiable); use "
-        "products='finite_difference' (--products finite_difference on the command line)"
+        "an operation of the model can be differentiated only once (once_differentiable); "
+        f"{_FINITE_DIFFERENCES}"
     ),
 }
 

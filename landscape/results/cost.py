@@ -60,14 +60,37 @@ class Meter:
         self._total = Cost()
         self._listeners: list[Callable[[float], None]] = []
         self._depth = 0
+        self._preparing = 0
+        #: What was spent on preparations, which belong to no measure.
+        self.preparation = Cost()
 
     def count(
         self, *, forwards: float = 0.0, gradients: float = 0.0, products: float = 0.0
     ) -> None:
         """Adds passes and tells the listeners how many."""
-        self._total += Cost(forwards=forwards, gradients=gradients, products=products)
+        spent = Cost(forwards=forwards, gradients=gradients, products=products)
+        if self._preparing:
+            self.preparation += spent
+            return
+        self._total += spent
         for listener in self._listeners:
-            listener(forwards + gradients + products)
+            listener(spent.passes)
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """What is spent inside belongs to no block that is open.
+
+        A probe evaluates its base point and checks its derivatives once, for whichever measure
+        comes first; costs that counted it would depend on the order of the measures.
+        """
+        start, before = time.perf_counter(), self.preparation.seconds
+        self._preparing += 1
+        try:
+            yield
+        finally:
+            self._preparing -= 1
+            inner = self.preparation.seconds - before
+            self.preparation.seconds += time.perf_counter() - start - inner
 
     @contextmanager
     def listen(self, listener: Callable[[float], None]) -> Iterator[None]:
@@ -82,6 +105,7 @@ class Meter:
     def block(self) -> Iterator[Cost]:
         """Yields a Cost that is filled in when the block ends, also by an exception."""
         cost, before, start = Cost(), self._total, time.perf_counter()
+        aside = self.preparation.seconds
         cuda = self._device.type == "cuda"
         if cuda and not self._depth:  # a block inside another shares its peak
             torch.cuda.reset_peak_memory_stats(self._device)
@@ -95,7 +119,7 @@ class Meter:
             cost.forwards = self._total.forwards - before.forwards
             cost.gradients = self._total.gradients - before.gradients
             cost.products = self._total.products - before.products
-            cost.seconds = time.perf_counter() - start
+            cost.seconds = time.perf_counter() - start - (self.preparation.seconds - aside)
             cost.peak_memory = (
                 torch.cuda.max_memory_allocated(self._device) if cuda else _peak_resident()
             )
