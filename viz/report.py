@@ -88,7 +88,9 @@ def render_report(report: dict[str, Any], descriptions: Descriptions | None = No
             checks=sections.checks(report),
             evidence=sections.evidence(report),
             cost=report["cost"],
-            warnings=report["warnings"],
+            derivatives=sections.derivatives(report),
+            disagreements=(wrong := sections.disagreements(report)),
+            warnings=[text for text in report["warnings"] if text not in wrong],
             provenance=sections.provenance(report),
         )
     )

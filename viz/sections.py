@@ -129,6 +129,53 @@ def _plain(text: str) -> str:
     return typeset(text.removesuffix(" (95 %)"))
 
 
+_DERIVATIVES = {
+    "gradient": "the gradient",
+    "hessian": "Hessian products",
+    "ggn": "products of the outputs' Jacobian",
+}
+
+
+def derivatives(report: dict[str, Any]) -> str:
+    """How derivatives compare with differences, and what rounding does to them, in a line."""
+    found = _checks(report)
+    compared = [
+        f"{words} to {found[name]['disagreement']:.0e}"
+        for name, words in _DERIVATIVES.items()
+        if name in found and found[name].get("disagreement") is not None
+    ]
+    rounding = found.get("rounding") or {}
+    errors = [
+        f"{name} {rounding[key]:.0e}{share}"
+        for key, name, share in (
+            ("loss", "the loss", ""),
+            ("gradient", "the gradient", ""),
+            ("product", "products", " of their size"),
+        )
+        if rounding.get(key) is not None
+    ]
+    sentences = []
+    if compared:
+        sentences.append(f"Checked against differences: {', '.join(compared)}.")
+    if errors:
+        sentences.append(f"Measured rounding errors: {', '.join(errors)}.")
+    if obstacle := found.get("obstacle"):
+        sentences.append(f"Nothing could be evaluated in float64 ({obstacle}).")
+    return " ".join(sentences)
+
+
+def disagreements(report: dict[str, Any]) -> list[str]:
+    """What is wrong with derivatives by autograd, a sentence each."""
+    found = _checks(report)
+    entries = [found[name] for name in _DERIVATIVES if name in found]
+    return [entry["warning"] for entry in entries if entry.get("warning")]
+
+
+def _checks(report: dict[str, Any]) -> dict[str, Any]:
+    found = report["provenance"].get("checks")
+    return found if isinstance(found, dict) else {}
+
+
 def evidence(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of the cost table: each piece of evidence, then what the measures did themselves."""
     rows = [{"name": key, **cost} for key, cost in report["evidence"].items()]

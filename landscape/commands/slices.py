@@ -78,7 +78,7 @@ def slice_(
     mode = "eval" if batch_norm == "interpolate" else batch_norm
     opened = source.open(batch_norm=mode)
     probe, test = opened.probe, None if opened.test is None else opened.test.batches
-    axes, seen = or_exit(
+    axes, seen = or_exit_with_place(
         lambda: directions_of(directions, opened, dimensions=dimensions, seed=seed)
     )
     ends = _span(seen, directions, dimensions) if span is None else span
@@ -98,7 +98,7 @@ def slice_(
     bar = tqdm(total=total, unit="point", desc="slice", leave=False, disable=None)
     try:
         with bar:
-            found = or_exit(
+            found = or_exit_with_place(
                 lambda: evaluate_slice(
                     probe,
                     axes,

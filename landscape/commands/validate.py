@@ -88,8 +88,7 @@ def _facts(opened: Opened, found: Cost) -> list[tuple[str, str]]:
     if opened.stability_edge:
         rate = f"learning rate {opened.learning_rate:g}"
         facts.append(("edge", f"of stability {opened.stability_edge:g}, {rate}"))
-    if probe.unused:
-        facts.append(("no gradient", f"reaches {', '.join(probe.unused[:5])}"))
+    facts += [("please note", text) for text in probe.warnings]
     return facts
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -10,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from landscape.probing import Probe
+from landscape.probing import Probe, copy_module
 
 Change = Callable[[nn.Module], None]
 #: Gives a random change, a factor of which lies within a spread.
@@ -79,7 +78,7 @@ class Verifier:
             True if all of them together hold.
         """
         source = torch.Generator().manual_seed(0)
-        changed = copy.deepcopy(self._model)
+        changed = copy_module(self._model)
         with torch.no_grad():
             try:
                 for sample in samples:

@@ -20,6 +20,7 @@ from landscape.probing.supervised import (
     Supervised,
 )
 from landscape.probing.token_objectives import CausalLM, MaskedLM, Seq2Seq, TokenObjective
+from landscape.probing.unwrapping import copy_module
 from landscape.probing.weight_decay import WeightDecay
 
 __all__ = [
@@ -53,4 +54,5 @@ __all__ = [
     "TokenObjective",
     "WeightDecay",
     "as_objective",
+    "copy_module",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from landscape.probing import Block, Metric, Objective
+from landscape.probing import Block, Metric, Objective, copy_module
 
 State = Mapping[str, Tensor]
 
@@ -76,7 +75,7 @@ class Task:
             ValueError: If it wants the tensors of a checkpoint and there is none.
         """
         if isinstance(self.model, nn.Module):
-            return copy.deepcopy(self.model).eval()
+            return copy_module(self.model).eval()
         settings: dict[str, Any] = {}
         if _wants_state(self.model):
             if state is None:
