@@ -2,6 +2,7 @@
 
 from landscape.probing.blocks import Block, Factor
 from landscape.probing.callable_objective import CallableObjective
+from landscape.probing.entries import Entries
 from landscape.probing.named_objectives import OBJECTIVES, as_objective
 from landscape.probing.normalised_logits import NormalisedLogits
 from landscape.probing.objective import NotApplicableError, Objective, Terms
@@ -31,6 +32,7 @@ __all__ = [
     "CausalLM",
     "CrossEntropy",
     "CurvatureOperator",
+    "Entries",
     "Evidence",
     "Factor",
     "MaskedLM",
