@@ -47,7 +47,7 @@ class NormMeasure(Measure):
             value = self.adjust(value, probe.terms)
         return Estimate.exact(value, **diagnostics)
 
-    def adjust(self, value: float, terms: int) -> float:
+    def adjust(self, value: float, terms: float) -> float:
         """The form of a generalisation bound."""
         if self.logarithmic:
             return (value - math.log(terms)) / 2

@@ -63,7 +63,7 @@ class PacBayesBound(PacBayesFlatness):
     def moved(self, probe: Probe) -> Tensor:
         """The weights from the centre of the prior, (P,)."""
 
-    def _bound(self, sigma: float, weights: Tensor, moved: Tensor, terms: int) -> float:
+    def _bound(self, sigma: float, weights: Tensor, moved: Tensor, terms: float) -> float:
         if self.magnitude_aware:
             noise = sigma**2 * weights**2 + self.epsilon**2
             variance = (noise + moved**2).mean()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from landscape.probing.batches import Batches
+from landscape.probing.objective import checked_number
 from landscape.probing.snapshot import Snapshot
 from landscape.probing.space import ParamSpace
 from landscape.probing.walls import refuse_walls
@@ -25,14 +26,14 @@ class BasePass:
     Args:
         loss: L(w).
         gradient: Its gradient, (P,).
-        terms: Number of loss terms of the data.
+        terms: Number of loss terms of the data, or the sum of their weights.
         unused: Trainable parameters that no gradient reaches.
         data_hash: Hash of all batches in order.
     """
 
     loss: float
     gradient: Tensor
-    terms: int
+    terms: float
     unused: tuple[str, ...]
     data_hash: str
 
@@ -126,13 +127,13 @@ def gradient_pass(
     leaves = {name: parameters[name].detach().requires_grad_() for name in space.names}
     gradient = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
     reached: set[str] = set()
-    total, count = 0.0, 0
-    for batch in batches:
+    total, count = 0.0, 0.0
+    for index, batch in enumerate(batches):
         terms = snapshot.terms(leaves, batch)
         total, count = total + float(terms.total.detach()), count + terms.count
         if not terms.total.requires_grad:
             continue
-        if count == terms.count:  # the first batch stands for all
+        if index == 0:  # the first batch stands for all
             refuse_walls(terms.total)
         found = torch.autograd.grad(terms.total, list(leaves.values()), allow_unused=True)
         for name, part in zip(leaves, found, strict=True):
@@ -144,7 +145,7 @@ def gradient_pass(
     return BasePass(
         loss=total / count,
         gradient=space.flatten(gradient) / count,
-        terms=count,
+        terms=checked_number(count),
         unused=tuple(name for name in space.names if name not in reached),
         data_hash=data_hash,
     )

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from landscape.probing.batches import Batches
 from landscape.probing.blocks import Block, checked_blocks
 from landscape.probing.checking import BasePass, checked_pass, gradient_pass
-from landscape.probing.cutting import cut_pass, examples
+from landscape.probing.cutting import ExampleDim, checked_example_dim, cut_pass, examples
+from landscape.probing.entries import Entries, Entry
 from landscape.probing.evaluations import Evaluations
 from landscape.probing.named_objectives import as_objective
 from landscape.probing.normalised_logits import NormalisedLogits
@@ -56,6 +57,13 @@ class Probe(Evaluations):
             for measures that ask for it.
         initial: The weights before training, (P,) or by parameter name, for measures of the
             distance from them.
+        example_dim: The dimension of the batches' tensors that counts the examples, 1 for (time,
+            batch, features); or one for each entry of a batch, by position or key.
+        inputs: Which entries of a batch are the model's inputs, by position, key or a function of
+            the batch; None finds them where that is beyond doubt.
+        targets: Which entry holds the targets, given alike.
+        weights: Which entry holds weights of the examples; the mean loss is then
+            sum w l / sum w.
         blocks: Pairs of matrices that the model sees only through their product, beside the
             attention that is found by itself.
 
@@ -86,6 +94,10 @@ class Probe(Evaluations):
         momentum: Tensor | Mapping[str, Tensor] | None = None,
         initial: Tensor | Mapping[str, Tensor] | None = None,
         blocks: Sequence[Block] = (),
+        example_dim: ExampleDim = 0,
+        inputs: Entry | Sequence[Entry] | None = None,
+        targets: Entry | None = None,
+        weights: Entry | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -98,13 +110,16 @@ class Probe(Evaluations):
             raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
         self._snapshot = Snapshot(
             model,
-            as_objective(objective),
+            as_objective(
+                objective, entries=Entries(inputs=inputs, targets=targets, weights=weights)
+            ),
             device=self.device,
             dtype=self.dtype,
             batch_norm=batch_norm,
         )
         space = self._snapshot.space or ParamSpace.of(model)  # which says what is missing
         self._batches = Batches(batches, self.device, self.dtype)
+        self._example_dim = checked_example_dim(example_dim)
         self._meter = Meter(self.device)
         self._way: Products = products
         self._graph_memory = graph_memory
@@ -176,9 +191,18 @@ class Probe(Evaluations):
             return self._whole
 
         parts, as_asked = cut_pass(
-            self._batches, size=size, points=points, by_example=self._by_example
+            self._batches,
+            size=size,
+            points=points,
+            by_example=self._by_example,
+            example_dim=self._example_dim,
         )
         return self._parts_of(parts, as_asked=as_asked)
+
+    @property
+    def example_dim(self) -> ExampleDim:
+        """The dimension of the batches' tensors that counts the examples."""
+        return self._example_dim
 
     @property
     def objective(self) -> Objective:
@@ -228,17 +252,24 @@ class Probe(Evaluations):
             momentum=None if end is None else end - flat(model),
             initial=None if self.initial is None else flat(moved(self.initial)),
             blocks=self.blocks,
+            example_dim=self._example_dim,
         )
 
     def _by_example(self, batch: Any) -> bool:
-        """Whether the first dimension that the tensors of a batch share is that of the examples."""
+        """Whether the dimension that the tensors of a batch share is that of the examples."""
+        length = examples(batch, self._example_dim)
         point = self.space.split(self._weights)
         with self._snapshot.evaluating(gradient=False):
             if self.objective.has_outputs:
                 outputs = self._snapshot.outputs(point, batch)
-                return outputs.dim() > 0 and len(outputs) == examples(batch)
-            # Only the number of losses can tell: as many as examples, or some for each.
-            return self._snapshot.terms(point, batch).count % (examples(batch) or 1) == 0
+                return (
+                    outputs.dim() > 0 and length in outputs.shape[: 2 if self._example_dim else 1]
+                )
+            # Only the number of losses can tell: as many as examples, or some for each. Where terms
+            # have weights, their sum does not tell.
+            terms = self._snapshot.terms(point, batch)
+            number = terms.count if terms.losses is None else terms.losses.numel()
+            return isinstance(number, float) or number % (length or 1) == 0
 
     def restrict(self, patterns: str | Sequence[str]) -> Probe:
         """A probe on the subspace of parameters matching shell-style patterns.
@@ -370,6 +401,7 @@ class Probe(Evaluations):
             "dtype": str(self.dtype).removeprefix("torch."),
             "products": self._way,
             **{name: content_hash([(name, known)]) for name, known in given if known is not None},
+            **({"example_dim": str(self._example_dim)} if self._example_dim else {}),
             **({"blocks": [str(block) for block in self.blocks]} if self.blocks else {}),
         }
 
@@ -383,7 +415,7 @@ class Probe(Evaluations):
             "unused": list(self.unused),
             "products_used": batched if self._way != "finite_difference" else self._way,
             "attention": "math kernel",
-            "handled": sorted(self._snapshot.handled),
+            "handled": sorted(self._snapshot.handled | self.objective.notes),
             "device": str(self.device),
             **environment(),
         }

@@ -50,7 +50,7 @@ class CurvatureProducts:
         space: ParamSpace,
         batches: Batches,
         *,
-        terms: int,
+        terms: float,
         products: Products,
         graph_memory: int,
     ) -> None:

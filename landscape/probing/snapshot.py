@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from landscape.probing.batches import place, tensors
+from landscape.probing.batches import place
 from landscape.probing.fixed_norm import use_fixed_statistics, use_own_forward
 from landscape.probing.guard import evaluation
+from landscape.probing.nesting import tensors
 from landscape.probing.objective import Objective, Terms
 from landscape.probing.space import ParamSpace
 from landscape.probing.unwrapping import unwrapped_copy
