@@ -8,6 +8,7 @@ from landscape.orbits import SymmetryCheck, symmetry_check
 from landscape.probing import (
     Block,
     CallableObjective,
+    Entries,
     Factor,
     Objective,
     ParamSpace,
@@ -24,6 +25,7 @@ __all__ = [
     "CallableObjective",
     "Correlations",
     "Cost",
+    "Entries",
     "Estimate",
     "Factor",
     "Measure",

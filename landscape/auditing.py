@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from landscape.evidence import planned
-from landscape.measures import Measure, evidence_key, resolve
+from landscape.measures import Asked, Measure, evidence_key, resolve
 from landscape.probing import Probe
 from landscape.results import Cost, Estimate, Result, Status, Store, Table
 
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 def audit(
     probe: Probe,
-    measures: str | Sequence[str | Measure] = "standard",
+    measures: str | Sequence[Asked] | Mapping[str, Mapping[str, Any] | None] = "standard",
     seed: int = 0,
     *,
     store: Store | None = None,
@@ -30,7 +31,8 @@ def audit(
 
     Args:
         probe: Model, objective and data.
-        measures: "quick", "standard" or "full", a name, or a list of names and Measures.
+        measures: "quick", "standard" or "full", a name, a list of names and Measures, or a mapping
+            from names to fields of theirs, such as ``{"max-sharpness": {"rho": 0.5}}``.
         seed: Seed of every measure.
         store: Where results are written as they come, and found again; None keeps none.
         progress: Show a progress bar on a terminal.

@@ -43,7 +43,7 @@ from landscape.measures.pac_bayes_flatness import PacBayesFlatness
 from landscape.measures.parameter_count import ParameterCount
 from landscape.measures.path_norm import PathNorm
 from landscape.measures.presets import PRESETS, resolve
-from landscape.measures.registry import UnknownMeasureError, available, get
+from landscape.measures.registry import Asked, UnknownMeasureError, available, get
 from landscape.measures.relative_flatness import RelativeFlatness
 from landscape.measures.renyi_sharpness import RenyiSharpness
 from landscape.measures.sam_gap import SamGap
@@ -56,6 +56,7 @@ __all__ = [
     "TRANSFORMATIONS",
     "AdaptiveAverageSharpness",
     "AdaptiveSharpness",
+    "Asked",
     "AverageSharpness",
     "BilateralSharpness",
     "CriticalSharpness",

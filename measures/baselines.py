@@ -71,10 +71,8 @@ class TrainLoss(Measure):
 
     def estimate(self, probe: Probe, seed: int) -> Estimate:  # noqa: ARG002
         """The loss, known since the probe was made; one forward pass for its spread."""
-        losses = probe.term_losses()
-        spread: dict[str, Any] = {}
-        if losses is not None and len(losses) > 1:
-            spread["example_stderr"] = float(losses.std() / len(losses) ** 0.5)
+        stderr = probe.loss_stderr()
+        spread: dict[str, Any] = {} if stderr is None else {"example_stderr": stderr}
         return up_to_rounding(probe.loss(), probe.rounding.loss, terms=probe.terms, **spread)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -207,7 +208,7 @@ def of_parts(values: Array, parts: Parts, **settings: Any) -> Estimate:
         cut_as_asked=parts.as_asked,
         **settings,
     )
-    if len(values) > 1 or used == parts.pass_terms:
+    if len(values) > 1 or math.isclose(used, parts.pass_terms):
         return found
     return replace(
         found,

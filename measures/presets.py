@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from landscape.measures.base import Measure
-from landscape.measures.registry import available, expand
+from landscape.measures.registry import Asked, available, expand
 
 _BASELINES = ("train-loss", "gradient-norm", "parameter-norm", "parameter-count")
 _SPECTRUM = (
@@ -98,19 +99,26 @@ _LARGE = 20_000_000
 _LARGE_SPECTRUM = {"quick": {"steps": 10, "probes": 2, "probe_steps": 4}}
 
 
-def resolve(measures: str | Sequence[str | Measure], size: int = 0) -> list[Measure]:
+def resolve(
+    measures: str | Sequence[Asked] | Mapping[str, Mapping[str, Any] | None], size: int = 0
+) -> list[Measure]:
     """The measures of a preset, a name, or a list of names and Measures.
 
     Args:
-        measures: "quick", "standard", "full", one measure's name, or a list.
+        measures: "quick", "standard", "full", names separated by commas, a list of names and
+            Measures, or a mapping from names to fields of theirs; lists may hold such mappings, and
+            both may be a text of JSON.
         size: Parameters of the model; above 20 million "quick" spends 18 Hessian products.
 
     Returns:
         Configured measures.
 
     Raises:
-        ValueError: If nothing is asked for or a name is unknown.
+        ValueError: If nothing is asked for, or a name or a field is unknown.
+        TypeError: If something else is asked for.
     """
+    if isinstance(measures, str) and measures.lstrip().startswith(("{", "[")):
+        measures = _parsed(measures)
     if isinstance(measures, str):
         if measures in PRESETS:
             fewer = _LARGE_SPECTRUM.get(measures, {}) if size > _LARGE else {}
@@ -123,6 +131,15 @@ def resolve(measures: str | Sequence[str | Measure], size: int = 0) -> list[Meas
             measures = [part.strip() for part in measures.split(",") if part.strip()]
         else:
             measures = [measures]
+    if isinstance(measures, Measure):
+        measures = [measures]
+    if isinstance(measures, Mapping):
+        if preset := next((name for name in measures if name in PRESETS), None):
+            raise ValueError(
+                f"the preset {preset!r} takes no settings; name its measures with theirs, such as "
+                '{"max-sharpness": {"rho": 0.5}}'
+            )
+        measures = [measures]
     found = expand(measures)
     if not found:
         raise ValueError(
@@ -130,3 +147,14 @@ def resolve(measures: str | Sequence[str | Measure], size: int = 0) -> list[Meas
             "landscape.measures.available()"
         )
     return found
+
+
+def _parsed(text: str) -> Any:
+    """A mapping or a list that was given as text, as the command line does."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(
+            "measures with settings are given as JSON, such as "
+            f'{{"max-sharpness": {{"rho": 0.5}}}}; got {text!r} ({error})'
+        ) from error

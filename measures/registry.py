@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from importlib import metadata
-from typing import Any
+from typing import Any, TypeAlias
 
 from landscape.measures.adaptive_average_sharpness import AdaptiveAverageSharpness
 from landscape.measures.adaptive_sharpness import AdaptiveSharpness
@@ -187,11 +187,16 @@ def _configured(measure: type[Measure], config: Mapping[str, Any]) -> Measure:
     return measure(**config)
 
 
-def expand(names: Iterable[str | Measure], **budget: Any) -> list[Measure]:
+#: What measures are asked for by: names, Measures, and mappings from names to their fields.
+Asked: TypeAlias = str | Measure | Mapping[str, Mapping[str, Any] | None]
+
+
+def expand(names: Iterable[Asked], **budget: Any) -> list[Measure]:
     """Measures from names and instances; a name stands for all its variants.
 
     Args:
-        names: Names or Measures.
+        names: Names, Measures, or mappings from names to fields of theirs, such as
+            ``{"max-sharpness": {"rho": 0.5}}``.
         **budget: Fields set on every named measure that has them.
 
     Returns:
@@ -199,8 +204,8 @@ def expand(names: Iterable[str | Measure], **budget: Any) -> list[Measure]:
 
     Raises:
         UnknownMeasureError: If a name is unknown.
-        TypeError: If an entry is neither.
-        ValueError: If two entries have the same label.
+        TypeError: If an entry is none of these.
+        ValueError: If two entries have the same label, or a field does not exist.
     """
     found: list[Measure] = []
     measures = available()
@@ -212,6 +217,9 @@ def expand(names: Iterable[str | Measure], **budget: Any) -> list[Measure]:
             own = {entry.name for entry in fields(kind)}
             settings = {key: value for key, value in budget.items() if key in own}
             found.extend(_configured(kind, {**variant, **settings}) for variant in kind.variants)
+        elif isinstance(name, Mapping):
+            for own_name, given in name.items():
+                found.extend(_variants(own_name, given, measures, budget))
         else:
             raise TypeError(
                 f"measures must be names or Measures, got {type(name).__name__}; for example "
@@ -222,3 +230,19 @@ def expand(names: Iterable[str | Measure], **budget: Any) -> list[Measure]:
     if twice:
         raise ValueError(f"{', '.join(twice)} asked for more than once; give each measure once")
     return found
+
+
+def _variants(
+    name: Any, given: Any, measures: Mapping[str, type[Measure]], budget: Mapping[str, Any]
+) -> list[Measure]:
+    """The variants of a measure with some fields set; those that become equal are one."""
+    if not isinstance(name, str) or not isinstance(given, Mapping | None):
+        raise TypeError(
+            "settings of measures must be fields by name, such as "
+            f'{{"max-sharpness": {{"rho": 0.5}}}}; got {name!r}: {given!r}'
+        )
+    kind = _named(name, measures)
+    known = {entry.name for entry in fields(kind)}
+    settings = {key: value for key, value in budget.items() if key in known} | dict(given or {})
+    made = [_configured(kind, {**variant, **settings}) for variant in kind.variants]
+    return list({measure.label: measure for measure in made}.values())

@@ -850,3 +850,26 @@ def test_an_adapter_without_peft_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(CheckpointError, match="pip install peft"):
         load_adapter(net(), tmp_path)
+
+
+def test_the_entry_that_holds_the_weights_can_be_named(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    state, path = model.state_dict(), tmp_path / "own.pt"
+    modules = {"0": model[0].state_dict(), "1": model[1].state_dict()}
+    other = {"w": torch.zeros(1)}
+    forms = [
+        ({"model_state": state, "epoch": 3}, None),  # the only weights
+        ({"generator": state, "critic": other}, "generator"),
+        ({"nets": {"a.b": {"student": state}, "teacher": other}}, "nets.a.b.student"),
+        ({**modules, "epoch": 3}, "0,1"),
+    ]
+    for content, key in forms:
+        torch.save(content, path)
+        found = read_checkpoint(path, key=key)
+        assert found.state.keys() == state.keys()
+        assert all(torch.equal(found.state[name], state[name]) for name in state)
+    torch.save({"generator": state, "critic": other}, path)
+    with pytest.raises(CheckpointError, match="--weights-key generator"):
+        read_checkpoint(path)
+    with pytest.raises(CheckpointError, match=r"no entry 'student'; of its entries 2 "):
+        read_checkpoint(path, key="student")

@@ -321,3 +321,51 @@ def test_products_by_differences_are_asked_for_by_name(tmp_path):
         values[report["provenance"]["products"]] = report["results"][0]["value"]
     assert values["finite_difference"] == pytest.approx(values["auto"], rel=1e-3)  # kinks of ReLU
     assert values["finite_difference"] != values["auto"]
+
+
+STIFF = """
+import torch
+import landscape
+
+
+def net():
+    torch.manual_seed(0)
+    return torch.nn.Linear(4, 3).double()
+
+
+source = torch.Generator().manual_seed(0)
+inputs = torch.randn(20, 4, generator=source, dtype=torch.float64)
+labels = torch.arange(20) % 3
+labels[:3] = -1
+task = landscape.Task(model=net, objective="cross_entropy", train=(inputs, labels))
+"""
+
+
+def test_the_models_precision_and_torchs_class_weights_reach_the_command(tmp_path, monkeypatch):
+    """On the command line and from a file of options, beside settings of measures."""
+    monkeypatch.chdir(tmp_path)
+    Path("stiff.py").write_text(STIFF)
+    options = {"task": "stiff.py:task", "class_weights": [0.3, 0.9, 1.7], "ignore_index": -1}
+    measures = {"train-loss": None, "average-sharpness": {"samples": 8}}
+    Path("own.yaml").write_text(json.dumps(options | {"measures": measures}))
+    done = run("audit", "--config", "own.yaml", "--out", "out", "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert report["provenance"]["dtype"] == "float64"
+    again = run("audit", "--config", "out/config.yaml", "--out", "again", "--json")
+    assert json.loads(again.stdout)["results"][1]["config"]["samples"] == 8
+    from stiff import inputs, labels, net
+
+    truth = torch.nn.functional.cross_entropy(
+        net()(inputs),
+        labels,
+        weight=torch.tensor([0.3, 0.9, 1.7], dtype=torch.float64),
+        ignore_index=-1,
+    )
+    value = report["results"][0]["value"]
+    assert value == pytest.approx(float(truth.detach()), rel=1e-12)
+    single = run("audit", "--config", "own.yaml", "--out", "other", "--dtype", "float32", "--json")
+    assert json.loads(single.stdout)["provenance"]["dtype"] == "float32"
+    wrong = run("audit", "--config", "own.yaml", "--class-weights", "a,b", "--out", "none")
+    assert wrong.exit_code == 2
+    assert "--class-weights takes one number a class" in wrong.output

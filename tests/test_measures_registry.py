@@ -235,3 +235,32 @@ def test_two_measures_of_one_name_are_refused(installed):
     installed(Impostor)
     with pytest.raises(ValueError, match="two measures are named 'hessian-trace'"):
         measures.available()
+
+
+def test_settings_by_name_are_honoured():
+    found = resolve({"max-sharpness": {"rho": 0.5}, "hessian-trace": None})
+    assert {measure.name: measure.config.get("rho") for measure in found} == {
+        "max-sharpness": 0.5,
+        "hessian-trace": None,
+    }
+    mixed = resolve(["train-loss", {"average-sharpness": {"samples": 8}}])
+    assert mixed[1].config["samples"] == 8
+    assert resolve('{"max-sharpness": {"rho": 0.5}}')[0].config["rho"] == 0.5
+    kinds = resolve({"fisher-trace": {"kind": "empirical"}})  # one of its variants
+    assert [measure.label for measure in kinds] == ["fisher-trace[kind=empirical]"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "words"),
+    [
+        ({"max-sharpness": {"radius": 1}}, ValueError, "has no field radius"),
+        ({"max-sharpnes": {}}, UnknownMeasureError, "did you mean max-sharpness"),
+        ({"max-sharpness": 0.5}, TypeError, "must be fields by name"),
+        ({"quick": {"samples": 3}}, ValueError, "takes no settings"),
+        ({}, ValueError, "no measure asked for"),
+        ('{"max-sharpness": ', ValueError, "given as JSON"),
+    ],
+)
+def test_settings_that_fit_no_measure_are_refused(asked, error, words):
+    with pytest.raises(error, match=words):
+        resolve(asked)

@@ -36,7 +36,10 @@ def audit(
     source: Source,
     context: typer.Context,
     measures: Annotated[
-        str, typer.Option(help="quick, standard, full, or names separated by commas.")
+        str,
+        typer.Option(
+            help="quick, standard, full, names separated by commas, or JSON of names and settings."
+        ),
     ] = "standard",
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything random.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("landscape-report"),

@@ -55,6 +55,9 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
 
 def _given(option: Any, value: Any) -> Any:
     """A value as the command line would give it."""
+    several = value if isinstance(value, list) else [value]
+    if not option.multiple and any(isinstance(entry, Mapping) for entry in several):
+        return json.dumps(value)  # measures: {max-sharpness: {rho: 0.5}}
     if isinstance(value, Mapping):  # arg: {width: 3}
         return [
             f"{key}={entry if isinstance(entry, str) else json.dumps(entry)}"

@@ -83,6 +83,12 @@ class Source:
     label_smoothing: Annotated[
         float, _option("Of the cross-entropy that is measured.", _TASK, min=0, max=0.999)
     ] = 0.0
+    class_weights: Annotated[
+        _Text, _option("Of the cross-entropy, one a class: 0.3,0.9,1.7.", _TASK)
+    ] = None
+    ignore_index: Annotated[
+        int | None, _option("Target that is no term of the cross-entropy.", _TASK)
+    ] = None
     weight_decay: Annotated[
         float, _option("Adds c/2 |w|^2 to the loss that is measured.", _TASK, min=0)
     ] = 0.0
@@ -132,6 +138,9 @@ class Source:
     ema: Annotated[
         bool, _option("Take the averaged weights (EMA, SWA) that the checkpoint holds.", _WEIGHTS)
     ] = False
+    weights_key: Annotated[
+        _Text, _option("Entry of the checkpoint that holds the weights, if unusual.", _WEIGHTS)
+    ] = None
     allow_missing: Annotated[
         bool, _option("Load what fits of a checkpoint, and say what does not.", _WEIGHTS)
     ] = False
@@ -139,10 +148,10 @@ class Source:
         bool, _option("Read any pickle: EXECUTES the code in the file.", _WEIGHTS)
     ] = False
     device: Annotated[Device, _option("auto takes CUDA if there is one.", _WEIGHTS)] = Device.AUTO
-    dtype: Annotated[Precision, _option("Precision of the measurement.", _WEIGHTS)] = (
-        Precision.FLOAT32
-    )
-
+    dtype: Annotated[
+        Precision | None,
+        _option("Precision of the measurement; the model's if left out.", _WEIGHTS),
+    ] = None
     products: Annotated[
         Ways, _option("finite_difference where no second derivative is to be had.", _WEIGHTS)
     ] = Ways.AUTO
@@ -237,6 +246,7 @@ class Source:
                 processor=self.processor,
                 split=self.split,
                 seed=self.data_seed,
+                ignore_index=self.ignore_index,
             ),
         )
 
@@ -247,14 +257,17 @@ class Source:
 
         return Settings(
             ema=self.ema,
+            weights_key=self.weights_key,
             allow_missing=self.allow_missing,
             trust_pickle=self.trust_pickle,
             samples=self.samples,
             data_seed=self.data_seed,
             batch_size=self.batch_size,
             label_smoothing=self.label_smoothing,
+            class_weights=_numbers(self.class_weights, "--class-weights"),
+            ignore_index=self.ignore_index,
             weight_decay=self.weight_decay,
-            dtype=getattr(torch, self.dtype.value),
+            dtype=None if self.dtype is None else getattr(torch, self.dtype.value),
             initial=self.initial,
             products=self.products.value,
             **further,
@@ -268,6 +281,17 @@ class Source:
         if self.device is Device.AUTO:
             return "cuda" if torch.cuda.is_available() else "cpu"
         return self.device.value
+
+
+def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(
+            f"{option} takes one number a class, separated by commas, got {text!r}"
+        ) from error
 
 
 def takes_source(command: Callable[..., None]) -> Callable[..., None]:

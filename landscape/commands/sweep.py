@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 _RUN = "How it is run"
 # Options that say how a task is opened, which is known apart from what it is.
 _OPENING = {
-    *("checkpoint", "config", "initial", "ema", "allow_missing", "trust_pickle"),
-    *("samples", "batch_size", "label_smoothing", "weight_decay", "device", "dtype", "products"),
+    *("checkpoint", "config", "initial", "ema", "weights_key", "allow_missing", "trust_pickle"),
+    *("samples", "batch_size", "label_smoothing", "class_weights", "ignore_index"),
+    *("weight_decay", "device", "dtype", "products"),
 }
 # Checkpoints that are opened to see whether they are of the task that is assumed.
 _TRIED = 3

@@ -97,7 +97,7 @@ def _data(data: Batched, probe: Probe | None) -> str:
     count = "examples" if data.examples is None else f"{data.examples:,} examples"
     some = f" of {of:,} (seed {data.facts['data_seed']})" if "data_seed" in data.facts else ""
     size = "batches of their own" if data.batch_size is None else f"batches of {data.batch_size}"
-    terms = "" if probe is None else f", {probe.terms:,} loss terms"
+    terms = "" if probe is None else f", {round(probe.terms, 3):,} loss terms"
     return f"{count}{some} in {size}{terms}, from {data.facts['source']}"
 
 

@@ -60,7 +60,8 @@ class ExampleGradientsRequest:
         single = source.parts(1, self.points)
         if not single.as_asked:
             return None
-        # The mean of the examples, not of their terms: an example of few tokens counts as one.
+        # The mean of the examples, not of their terms or weights: an example of few tokens, or of
+        # little weight, counts as one.
         most = max(1, self.memory // (4 * source.size * source.weights().element_size()))
         rows = range(len(single))
         groups = [rows[start : start + most] for start in rows[::most]]

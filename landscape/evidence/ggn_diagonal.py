@@ -57,7 +57,7 @@ class GgnDiagonalRequest:
                 squares = columns.double().square().sum(0)
                 total += squares
                 traces.append(torch.stack([part.sum() for part in squares.split(sizes)]))
-        counts = np.array(found.counts)
+        counts = np.array(found.counts, dtype=np.float64)
         return GgnDiagonal(
             diagonal=(total / counts.sum()).to(probe.dtype),
             traces=torch.stack(traces).cpu().numpy(),
@@ -73,9 +73,9 @@ class GgnDiagonal:
         diagonal: diag G, the mean over all terms, (P,).
         traces: Sum of the diagonal over the entries of every parameter (in the order of the
             space), summed over the terms of an example, (n, number of parameters).
-        counts: Loss terms of each example, (n,).
+        counts: Loss terms of each example, or the sums of their weights, (n,).
     """
 
     diagonal: Tensor
     traces: NDArray[np.float64]
-    counts: NDArray[np.int64]
+    counts: NDArray[np.float64]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from landscape.evidence.planning import share
 from landscape.probing import Parts, Probe
+from landscape.probing.objective import checked_number
 from landscape.results import Cost
 
 Array = NDArray[np.float64]
@@ -98,7 +99,7 @@ class LangevinRequest:
         parts = probe.parts(None if self.adjusted else self.batch, self.points)
         base = parts.base_losses()
         counts = torch.tensor(parts.counts, dtype=torch.float64)
-        terms = int(counts.sum())
+        terms = checked_number(float(counts.sum()))
         if self.temperature == "batch" and self.adjusted:  # B of a part that no step takes
             told = probe.parts(self.batch, self.points).counts[0]
         else:
@@ -132,8 +133,8 @@ class LangevinDraws:
     """
 
     nbeta: float
-    terms: int
-    terms_per_part: int
+    terms: float
+    terms_per_part: float
     step: float
     rises: Array
     burnt: Array
@@ -146,7 +147,7 @@ class LangevinDraws:
     cut_as_asked: bool
 
 
-def tempered(terms: int) -> float:
+def tempered(terms: float) -> float:
     """N beta = n / log n (Watanabe 2013), n below e."""
     return terms / max(math.log(terms), 1.0)
 

@@ -2,6 +2,7 @@
 
 from landscape.probing.blocks import Block, Factor
 from landscape.probing.callable_objective import CallableObjective
+from landscape.probing.entries import Entries
 from landscape.probing.graphs import Operator
 from landscape.probing.named_objectives import OBJECTIVES, as_objective
 from landscape.probing.normalised_logits import NormalisedLogits
@@ -32,6 +33,7 @@ __all__ = [
     "CausalLM",
     "CrossEntropy",
     "CurvatureOperator",
+    "Entries",
     "Evidence",
     "Factor",
     "MaskedLM",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import copy as copy_module
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from landscape.probing.nesting import INSIDE, leaves, remade
 
 # Data up to this size stay on the device after the first walk.
 _CACHE_BYTES = 1 << 30
@@ -17,8 +20,9 @@ _CACHE_BYTES = 1 << 30
 class Batches:
     """A pass over data that can be repeated in the same order.
 
-    A batch is anything: a tuple, a dictionary, nested, or an object with ``.to(device)``.
-    Floating tensors are converted to the probe's dtype, everything is moved to its device.
+    A batch is anything that holds tensors: a tuple, a dictionary, a data class or another object,
+    nested in any way. Floating tensors are converted to the probe's dtype, everything is moved to
+    its device; NumPy arrays and numbers stay what they are.
 
     Args:
         data: Re-iterable of batches, such as a list or an unshuffled DataLoader.
@@ -71,11 +75,7 @@ class Batches:
             if not hashes:
                 self.first = batch
             digest = hashlib.blake2b(digest_size=16)
-            for tensor in tensors(batch):
-                size += tensor.numel() * tensor.element_size()
-                array = tensor.detach().cpu().contiguous().reshape(-1)
-                digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-                digest.update(array.view(torch.uint8).numpy().tobytes())
+            size += sum(_add(leaf, digest) for leaf in leaves(batch))
             hashes.append(digest.hexdigest())
         if not hashes:
             raise ValueError("there is no batch in the data; give at least one")
@@ -96,54 +96,91 @@ def owned(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
         return moved.clone() if moved.is_inference() else moved
 
 
-def tensors(batch: Any) -> Iterator[Tensor]:
-    """All tensors of a nested batch, in order."""
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, Mapping):
-        for value in batch.values():
-            yield from tensors(value)
-    elif isinstance(batch, Sequence) and not isinstance(batch, str | bytes):
-        for value in batch:
-            yield from tensors(value)
+class _Digest(Protocol):
+    def update(self, data: bytes, /) -> None: ...
 
 
-def place(batch: Any, device: torch.device, dtype: torch.dtype, *, copy: bool) -> Any:
-    """A nested batch on a device, floating tensors in a dtype, optionally always a copy."""
-    if isinstance(batch, Tensor):
-        floating = batch.is_floating_point()
-        return batch.detach().to(
-            device=device,
-            dtype=dtype if floating else batch.dtype,
-            copy=copy or batch.is_inference(),
-        )
-    if isinstance(batch, Mapping):
-        moved_items = {key: place(value, device, dtype, copy=copy) for key, value in batch.items()}
-        if isinstance(batch, dict):
-            return renewed(batch, moved_items)
-        return _rebuild(batch, moved_items, device)
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(place(value, device, dtype, copy=copy) for value in batch))
-    if isinstance(batch, list | tuple):
-        return type(batch)(place(value, device, dtype, copy=copy) for value in batch)
-    return batch.to(device) if hasattr(batch, "to") else batch
+def _add(leaf: Any, digest: _Digest) -> int:
+    """Adds a leaf to a hash and returns its size in bytes."""
+    if isinstance(leaf, Tensor):
+        return sum(_add_values(values, digest) for values in _strided(leaf))
+    if isinstance(leaf, np.ndarray):
+        if leaf.dtype.hasobject:  # addresses, which say nothing
+            return sum(_add(entry, digest) for entry in leaves(leaf.tolist()))
+        digest.update(f"{leaf.dtype}{leaf.shape}".encode())
+        digest.update(leaf.tobytes())
+        return leaf.nbytes
+    digest.update(f"{type(leaf).__name__}{leaf!r}".encode())
+    return 0
 
 
-def renewed(batch: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
-    """A mapping of the same type and attributes with other values under its keys."""
-    if type(batch) is dict:
-        return items
-    fresh: Any = copy_module.copy(batch)
-    for key, value in items.items():
-        fresh[key] = value
-    return fresh
+def _add_values(values: Tensor, digest: _Digest) -> int:
+    array = values.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    digest.update(f"{values.dtype}{tuple(values.shape)}".encode())
+    digest.update(array.view(torch.uint8).numpy().tobytes())
+    return values.numel() * values.element_size()
 
 
-def _rebuild(batch: Mapping[Any, Any], items: dict[Any, Any], device: torch.device) -> Any:
-    # Mappings with their own type and attributes (a tokenizer's BatchEncoding) move themselves.
-    if not hasattr(batch, "to"):
-        return items
-    moved = batch.to(device)
-    for key, value in items.items():
-        moved[key] = value
-    return moved
+def _strided(tensor: Tensor) -> list[Tensor]:
+    """Plain tensors that say all of a tensor of any layout."""
+    if tensor.is_nested:
+        return list(tensor.unbind())
+    if tensor.layout == torch.sparse_coo:
+        joined = tensor.detach().coalesce()
+        return [torch.tensor(tensor.shape), joined.indices(), joined.values()]
+    if tensor.layout in {torch.sparse_csr, torch.sparse_bsr}:
+        rows, columns = tensor.crow_indices(), tensor.col_indices()
+        return [torch.tensor(tensor.shape), rows, columns, tensor.values()]
+    if tensor.layout in {torch.sparse_csc, torch.sparse_bsc}:
+        columns, rows = tensor.ccol_indices(), tensor.row_indices()
+        return [torch.tensor(tensor.shape), columns, rows, tensor.values()]
+    return [tensor]
+
+
+def size_of(batch: Any) -> int:
+    """Bytes of all tensors of a batch."""
+    return sum(
+        values.numel() * values.element_size()
+        for leaf in leaves(batch)
+        if isinstance(leaf, Tensor)
+        for values in _strided(leaf)
+    )
+
+
+_COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+
+
+def place(batch: Any, device: torch.device | str, dtype: torch.dtype | None, *, copy: bool) -> Any:
+    """A nested batch on a device.
+
+    Args:
+        batch: Of any structure; it is not touched.
+        device: Where its tensors go.
+        dtype: Of floating tensors, complex ones in its precision; None leaves them as they are.
+        copy: Whether tensors and arrays are copied even where nothing has to change.
+
+    Returns:
+        A batch of the same types.
+
+    Raises:
+        TypeError: If an object in it cannot be copied.
+    """
+
+    def moved(part: Any) -> Any:  # what an object holds that cannot be seen from here
+        found = part.to(device) if hasattr(part, "to") else None
+        return part if found is None else found
+
+    return remade(batch, partial(_placed, device=device, dtype=dtype, copy=copy), moved)
+
+
+def _placed(part: Any, device: torch.device | str, dtype: torch.dtype | None, copy: bool) -> Any:
+    if isinstance(part, np.ndarray):
+        return part.copy() if copy else part
+    if not isinstance(part, Tensor):
+        return INSIDE
+    kind = part.dtype
+    if dtype is not None and part.is_floating_point():
+        kind = dtype
+    elif dtype is not None and part.is_complex():
+        kind = _COMPLEX.get(dtype, kind)
+    return part.detach().to(device=device, dtype=kind, copy=copy or part.is_inference())

@@ -17,7 +17,7 @@ from torch.autograd.graph import Node
 
 from landscape.probing.batches import Batches
 from landscape.probing.graphs import Allocations
-from landscape.probing.objective import Terms
+from landscape.probing.objective import Terms, checked_number
 from landscape.probing.snapshot import Snapshot
 from landscape.probing.space import ParamSpace
 from landscape.probing.walls import refuse_walls
@@ -31,7 +31,7 @@ class BasePass:
 
     Args:
         loss: L(w).
-        terms: Number of loss terms of the data.
+        terms: Number of loss terms of the data, or the sum of their weights.
         unused: Trainable parameters on which no loss depends.
         strangers: Descriptions of further tensors that ask for a gradient and on which it does.
         data_hash: Hash of all batches in order.
@@ -130,7 +130,7 @@ def checked_pass(
         )
     return BasePass(
         loss=total / count,
-        terms=count,
+        terms=checked_number(count),
         unused=tuple(name for name in space.names if name not in walk.reached),
         strangers=walk.strangers(owners),
         data_hash=hashlib.blake2b("".join(hashes).encode(), digest_size=16).hexdigest(),

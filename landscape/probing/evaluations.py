@@ -117,7 +117,7 @@ class Evaluations(ABC):
         return self._whole.losses(deltas, [0] * len(deltas))
 
     def term_losses(self, delta: Tensor | None = None) -> Tensor | None:
-        """The loss of every term in the order of the data, (T,) float64.
+        """The loss of every term, times its weight, in the order of the data, (T,) float64.
 
         Args:
             delta: Offset, (P,); None is the checkpoint.
@@ -134,6 +134,29 @@ class Evaluations(ABC):
                 found.append(losses.double().cpu())
         self._meter.count(forwards=1)
         return torch.cat(found)
+
+    def loss_stderr(self) -> float | None:
+        """Standard error of the mean loss over the terms, as an estimate of the expected loss.
+
+        With weights w it is that of the ratio sum w l / sum w. One forward pass.
+
+        Returns:
+            The error; None where the objective gives sums only, or a single loss.
+        """
+        rests: list[Tensor] = []  # w_t (l_t - L)
+        with self._evaluating(gradient=False) as point:
+            for batch in self._batches:
+                terms = self._snapshot.terms(self.space.split(point), batch)
+                if terms.losses is None:
+                    return None
+                weights = 1.0 if terms.weights is None else terms.weights.double()
+                rests.append((terms.losses.double() - weights * self._base.loss).cpu())
+        self._meter.count(forwards=1)
+        rest = torch.cat(rests)
+        if len(rest) < 2:
+            return None
+        squares = rest.square().sum() * len(rest) / (len(rest) - 1)
+        return float(squares.sqrt() / self.terms)
 
     def gradient(self, delta: Tensor | None = None) -> Tensor:  # (P,)
         """Gradient of the mean loss at an offset from the checkpoint.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, Self
 
 from torch import Tensor, nn
 
+from landscape.probing.entries import Entries
 from landscape.probing.objective import NotApplicableError, Objective
 
 
@@ -29,6 +31,7 @@ class NormalisedLogits(Objective):
             )
         self.name = f"{objective.name}, normalised logits"
         self.has_accuracy = objective.has_accuracy
+        self.couples_examples = objective.couples_examples
         self.curvature = objective.curvature
         self._objective = objective
 
@@ -47,6 +50,21 @@ class NormalisedLogits(Objective):
     def check(self, batch: Any) -> None:
         """As the objective behind it."""
         self._objective.check(batch)
+
+    @property
+    def notes(self) -> frozenset[str]:
+        """Those of the objective behind it."""
+        return self._objective.notes
+
+    def reading(self, entries: Entries) -> Self:
+        """The same on the objective behind it, on batches with these entries."""
+        other = copy.copy(self)
+        other._objective = self._objective.reading(entries)
+        return other
+
+    def term_weights(self, outputs: Tensor, batch: Any) -> Tensor | None:
+        """Those of the objective behind it."""
+        return self._objective.term_weights(outputs, batch)
 
     def losses(self, outputs: Tensor, batch: Any) -> Tensor:
         """Losses of the objective behind it."""

@@ -2,27 +2,68 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from landscape.probing.entries import Entries
+
 
 @dataclass(frozen=True)
 class Terms:
-    """The losses of one batch.
+    """The losses of one batch; their mean is the sum over the number.
 
     Args:
         total: Their sum, a float64 scalar with its graph.
-        count: How many terms were summed.
-        losses: One loss per term where the objective gives them, (T,).
+        count: How many terms were summed, or the sum of their weights: a real number.
+        losses: One loss per term where the objective gives them, times its weight, (T,).
+        weights: Weight of each term, (T,); None where all are 1.
+
+    Raises:
+        TypeError: If the number of terms is no number.
+        ValueError: If it is negative or not finite.
     """
 
     total: Tensor
-    count: int
+    count: float
     losses: Tensor | None
+    weights: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "count", checked_number(self.count))
+
+
+def checked_number(count: Any) -> float:
+    """A number of terms, refused in words where it is none.
+
+    Args:
+        count: A number, or a tensor of one.
+
+    Returns:
+        The number, an integer where it is whole.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is negative or not finite.
+    """
+    if type(count) is int and count >= 0:
+        return count
+    try:
+        number = float(count)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            "the number of terms must be a number, or the sum of their weights, got "
+            f"{type(count).__name__}"
+        ) from error
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(
+            f"the number of terms, or the sum of their weights, must not be negative, got {number}"
+        )
+    return int(number) if number.is_integer() else number
 
 
 class NotApplicableError(ValueError):
@@ -33,7 +74,9 @@ class Objective(ABC):
     """A loss that is a mean over terms (examples, tokens, entries) of the whole data.
 
     Subclasses give ``outputs`` and ``losses``. The data loss is the sum of all terms of all
-    batches over their number, so an uneven last batch or masked tokens are weighted right.
+    batches over their number, so an uneven last batch or masked tokens are weighted right. Terms
+    that have weights w_t give w_t l_t as ``losses`` and w_t as ``term_weights``; the mean is
+    sum w_t l_t / sum w_t then.
     """
 
     name: str = "objective"
@@ -45,10 +88,11 @@ class Objective(ABC):
     samples_targets: bool = False
     #: True if ``margins`` is there.
     has_margins: bool = False
-    #: Whether the loss of an example depends on the others of its batch (contrastive losses).
-    couples_examples: bool = False
     #: c of a penalty c/2 ||w||^2, whose curvature the outputs do not know.
     curvature: float = 0.0
+    #: True if the loss of an example depends on the other examples of its batch, as contrastive
+    #: losses do: such a batch cannot be cut into examples.
+    couples_examples: bool = False
 
     @abstractmethod
     def outputs(self, model: nn.Module, batch: Any) -> Tensor:
@@ -56,7 +100,28 @@ class Objective(ABC):
 
     @abstractmethod
     def losses(self, outputs: Tensor, batch: Any) -> Tensor:
-        """One loss per term, (T,)."""
+        """One loss per term, times its weight, (T,)."""
+
+    def term_weights(self, outputs: Tensor, batch: Any) -> Tensor | None:  # noqa: ARG002
+        """Weight of each term, (T,); None where all are 1. To override along with ``losses``."""
+        return None
+
+    def reading(self, entries: Entries) -> Self:
+        """The same objective on batches whose entries are what ``entries`` says; to override.
+
+        Raises:
+            TypeError: If the objective reads batches itself.
+        """
+        raise TypeError(
+            f"objective {self.name!r} reads batches itself, so that inputs, targets and weights "
+            f"({entries}) have no meaning for it; take them out of the batch in its outputs() and "
+            "losses()"
+        )
+
+    @property
+    def notes(self) -> frozenset[str]:
+        """What of the batches was left out, in words."""
+        return frozenset()
 
     def total(self, outputs: Tensor, batch: Any) -> Tensor:
         """Sum of the terms, float64; to override where ``losses`` selects terms by the data.
@@ -111,8 +176,12 @@ class Objective(ABC):
         penalty = self.penalty(model)
         if penalty is None:
             return terms
-        losses = None if terms.losses is None else terms.losses + penalty.to(terms.losses.dtype)
-        return Terms(terms.total + terms.count * penalty, terms.count, losses)
+        losses = terms.losses
+        if losses is not None:
+            each = penalty.to(losses.dtype)
+            losses = losses + (each if terms.weights is None else terms.weights * each)
+        total = terms.total + terms.count * penalty
+        return Terms(total, terms.count, losses, terms.weights)
 
     def evaluate(self, model: nn.Module, batch: Any) -> Terms:
         """Sum and number of the terms of a batch."""
@@ -127,4 +196,8 @@ class Objective(ABC):
     def reduce(self, outputs: Tensor, batch: Any) -> Terms:
         """Sum and number of the terms from outputs."""
         losses = self.losses(outputs, batch).reshape(-1)
-        return Terms(losses.sum(dtype=torch.float64), losses.numel(), losses)
+        weights, count = self.term_weights(outputs, batch), float(losses.numel())
+        if weights is not None:
+            weights = weights.detach().reshape(-1)
+            count = float(weights.sum(dtype=torch.float64))
+        return Terms(losses.sum(dtype=torch.float64), count, losses, weights)

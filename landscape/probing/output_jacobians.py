@@ -36,12 +36,12 @@ class OutputColumns:
     Args:
         probe: Model and objective.
         examples: A batch of one example each, with S, (..., r).
-        counts: Loss terms of each example.
+        counts: Loss terms of each example, or the sums of their weights.
     """
 
     probe: Probe
     examples: Sequence[tuple[Any, Tensor]]
-    counts: Sequence[int]
+    counts: Sequence[float]
 
     @property
     def most(self) -> int:
@@ -113,21 +113,25 @@ def output_columns(probe: Probe, points: int | None) -> OutputColumns | None:
             "the Gauss-Newton diagonal is taken by examples, and the objective adds weight decay"
         )
     pieces, as_asked = cut_pass(
-        probe._batches, size=None, points=points, by_example=probe._by_example
+        probe._batches,
+        size=None,
+        points=points,
+        by_example=probe._by_example,
+        example_dim=probe.example_dim,
     )
     if not as_asked:
         return None
     snapshot, point = probe._snapshot, probe.space.split(probe.weights())
     examples: list[tuple[Any, Tensor]] = []
-    counts: list[int] = []
+    counts: list[float] = []
     for batch in pieces[0]:
         with snapshot.evaluating(gradient=False):
             outputs = snapshot.outputs(point, batch)
         with snapshot.evaluating(gradient=True):
             roots = _roots(probe.objective, outputs, batch).to(probe.dtype)
         for row in range(len(outputs)):
-            single = cut(batch, row, row + 1)
-            count = probe.objective.losses(outputs[row : row + 1], single).numel()
+            single = cut(batch, row, row + 1, probe.example_dim)
+            count = probe.objective.reduce(outputs[row : row + 1], single).count
             if count:  # an example of which all targets are ignored has no loss
                 examples.append((single, roots[row : row + 1]))
                 counts.append(count)

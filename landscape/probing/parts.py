@@ -93,7 +93,7 @@ class Parts:
 
     @property
     def counts(self) -> list[float]:
-        """Loss terms of each part."""
+        """Loss terms of each part, or the sums of their weights."""
         if not self._counts:
             self.base_losses()
         return self._counts
@@ -127,7 +127,7 @@ class Parts:
                 "no example that is used has a loss term (all targets are ignored); use more points"
             )
         losses = torch.tensor([sums[place] for place in told], dtype=torch.float64)
-        return losses / torch.tensor(self._counts)
+        return losses / torch.tensor(self._counts, dtype=torch.float64)
 
     def losses(
         self,
@@ -145,7 +145,7 @@ class Parts:
         """L_B(w + delta) and its gradient for K offsets; None is the checkpoint for all."""
         sums, gradients = self._evaluate(deltas, which, gradient=True)
         self._meter.count(gradients=self._share(which))
-        counts = torch.tensor([self.counts[part] for part in which])
+        counts = self._counts_of(which)
         scaled = gradients / counts.to(gradients)[:, None]
         return self._mean(sums, which), scaled
 
@@ -169,7 +169,10 @@ class Parts:
         return sum(self.counts[part] for part in which) / self.pass_terms
 
     def _mean(self, sums: Tensor, which: Sequence[int]) -> Tensor:
-        return sums / torch.tensor([self.counts[part] for part in which])
+        return sums / self._counts_of(which)
+
+    def _counts_of(self, which: Sequence[int]) -> Tensor:
+        return torch.tensor([self.counts[part] for part in which], dtype=torch.float64)
 
     def _evaluate(
         self, deltas: Tensor | None, which: Sequence[int], *, gradient: bool

@@ -23,8 +23,9 @@ from landscape.probing.checking import (
     gradient_pass,
     loss_pass,
 )
-from landscape.probing.cutting import cut, cut_pass, examples
+from landscape.probing.cutting import ExampleDim, checked_example_dim, cut, cut_pass, examples
 from landscape.probing.derivative_checks import Derivative, DerivativeChecks, RoundingErrors
+from landscape.probing.entries import Entries, Entry
 from landscape.probing.evaluations import Evaluations
 from landscape.probing.graphs import Operator
 from landscape.probing.named_objectives import as_objective
@@ -76,6 +77,13 @@ class Probe(Evaluations):
             for measures that ask for it.
         initial: The weights before training, (P,) or by parameter name, for measures of the
             distance from them.
+        example_dim: The dimension of the batches' tensors that counts the examples, 1 for (time,
+            batch, features); or one for each entry of a batch, by position or key.
+        inputs: Which entries of a batch are the model's inputs, by position, key or a function of
+            the batch; None finds them where that is beyond doubt.
+        targets: Which entry holds the targets, given alike.
+        weights: Which entry holds weights of the examples; the mean loss is then
+            sum w l / sum w.
         blocks: Pairs of matrices that the model sees only through their product, beside the
             attention that is found by itself.
         checks: "on" checks derivatives and measures rounding when they are first used; "off"
@@ -109,6 +117,10 @@ class Probe(Evaluations):
         initial: Tensor | Mapping[str, Tensor] | None = None,
         blocks: Sequence[Block] = (),
         checks: Literal["on", "off"] = "on",
+        example_dim: ExampleDim = 0,
+        inputs: Entry | Sequence[Entry] | None = None,
+        targets: Entry | None = None,
+        weights: Entry | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -121,13 +133,16 @@ class Probe(Evaluations):
         self.dtype = _working_dtype(model, first.dtype, self.device, dtype)
         self._snapshot = Snapshot(
             model,
-            as_objective(objective),
+            as_objective(
+                objective, entries=Entries(inputs=inputs, targets=targets, weights=weights)
+            ),
             device=self.device,
             dtype=self.dtype,
             batch_norm=batch_norm,
         )
         space = self._snapshot.space or ParamSpace.of(model)  # which says what is missing
         self._batches = Batches(batches, self.device, self.dtype)
+        self._example_dim = checked_example_dim(example_dim)
         self._meter = Meter(self.device)
         self._way: Products = products
         self._graph_memory = graph_memory
@@ -220,7 +235,11 @@ class Probe(Evaluations):
             return self._whole
 
         parts, as_asked = cut_pass(
-            self._batches, size=size, points=points, by_example=self._by_example
+            self._batches,
+            size=size,
+            points=points,
+            by_example=self._by_example,
+            example_dim=self._example_dim,
         )
         if as_asked:
             self.require_sums_of_examples(parts)
@@ -257,9 +276,9 @@ class Probe(Evaluations):
                 "has no loss of single examples or parts of a batch"
             )
         batch = next(iter(self._batches))
-        length = examples(batch) or 1
+        length = examples(batch, self._example_dim) or 1
         ends = sorted({0, 1, (length + 1) // 2, length})
-        pieces = [cut(batch, start, stop) for start, stop in pairwise(ends)]
+        pieces = [cut(batch, start, stop, self._example_dim) for start, stop in pairwise(ends)]
         point = self.space.split(self._weights)
         try:
             with self._snapshot.evaluating(gradient=False):
@@ -291,6 +310,11 @@ class Probe(Evaluations):
             f"{sum(float(piece.total) for piece in cuts):.6g} for {count:g} terms when it is cut "
             f"into {len(cuts)} pieces; {cause}"
         )
+
+    @property
+    def example_dim(self) -> ExampleDim:
+        """The dimension of the batches' tensors that counts the examples."""
+        return self._example_dim
 
     @property
     def objective(self) -> Objective:
@@ -437,18 +461,25 @@ class Probe(Evaluations):
             momentum=None if end is None else end - flat(model),
             initial=None if self.initial is None else flat(moved(self.initial)),
             blocks=self.blocks,
+            example_dim=self._example_dim,
             checks="off",  # the same model and loss; checked where it came from
         )
 
     def _by_example(self, batch: Any) -> bool:
-        """Whether the first dimension that the tensors of a batch share is that of the examples."""
+        """Whether the dimension that the tensors of a batch share is that of the examples."""
+        length = examples(batch, self._example_dim)
         point = self.space.split(self._weights)
         with self._snapshot.evaluating(gradient=False):
             if self.objective.has_outputs:
                 outputs = self._snapshot.outputs(point, batch)
-                return outputs.dim() > 0 and len(outputs) == examples(batch)
-            # Only the number of losses can tell: as many as examples, or some for each.
-            return self._snapshot.terms(point, batch).count % (examples(batch) or 1) == 0
+                return (
+                    outputs.dim() > 0 and length in outputs.shape[: 2 if self._example_dim else 1]
+                )
+            # Only the number of losses can tell: as many as examples, or some for each. Where terms
+            # have weights, their sum does not tell.
+            terms = self._snapshot.terms(point, batch)
+            number = terms.count if terms.losses is None else terms.losses.numel()
+            return isinstance(number, float) or number % (length or 1) == 0
 
     def restrict(self, patterns: str | Sequence[str]) -> Probe:
         """A probe on the subspace of parameters matching shell-style patterns.
@@ -591,6 +622,7 @@ class Probe(Evaluations):
             "products": self._way,
             **({} if self.checks.enabled else {"checks": "off"}),
             **{name: content_hash([(name, known)]) for name, known in given if known is not None},
+            **({"example_dim": str(self._example_dim)} if self._example_dim else {}),
             **({"blocks": [str(block) for block in self.blocks]} if self.blocks else {}),
         }
 
@@ -625,7 +657,7 @@ class Probe(Evaluations):
             "unused": list(self.unused),
             "products_used": batched if self._way != "finite_difference" else self._way,
             "attention": "math kernel",
-            "handled": sorted(self._snapshot.handled),
+            "handled": sorted(self._snapshot.handled | self.objective.notes),
             "checks": self.checks.record(),
             "preparation": self._meter.preparation.to_dict(),
             "device": str(self.device),

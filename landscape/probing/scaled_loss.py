@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from landscape.probing.entries import Entries
 from landscape.probing.objective import Objective, Terms
 
 
@@ -27,6 +29,7 @@ class ScaledLoss(Objective):
         self.name = f"{factor:g} x {objective.name}"
         self.has_outputs = objective.has_outputs
         self.has_accuracy = objective.has_accuracy
+        self.couples_examples = objective.couples_examples
         self.samples_targets = objective.samples_targets
         self.has_margins = objective.has_margins
         self.curvature = factor * objective.curvature
@@ -39,6 +42,21 @@ class ScaledLoss(Objective):
     def check(self, batch: Any) -> None:
         """As the objective behind it."""
         self._objective.check(batch)
+
+    @property
+    def notes(self) -> frozenset[str]:
+        """Those of the objective behind it."""
+        return self._objective.notes
+
+    def reading(self, entries: Entries) -> Self:
+        """The same on the objective behind it, on batches with these entries."""
+        other = copy.copy(self)
+        other._objective = self._objective.reading(entries)
+        return other
+
+    def term_weights(self, outputs: Tensor, batch: Any) -> Tensor | None:
+        """Those of the objective behind it."""
+        return self._objective.term_weights(outputs, batch)
 
     def losses(self, outputs: Tensor, batch: Any) -> Tensor:
         """Multiples of the losses of the objective behind it."""
@@ -69,7 +87,7 @@ class ScaledLoss(Objective):
         """Multiples of the terms."""
         terms = self._objective.evaluate(model, batch)
         losses = None if terms.losses is None else self._factor * terms.losses
-        return Terms(self._factor * terms.total, terms.count, losses)
+        return Terms(self._factor * terms.total, terms.count, losses, terms.weights)
 
     def evaluate_total(self, model: nn.Module, batch: Any) -> Tensor:
         """Multiple of the sum of the terms."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from landscape.probing.batches import place, tensors
+from landscape.probing.batches import place
+from landscape.probing.nesting import tensors
 from landscape.probing.objective import Terms
 from landscape.probing.snapshot import Snapshot
 from landscape.probing.space import ParamSpace
@@ -186,41 +187,75 @@ def _versions(batch: Any) -> list[int]:
 
 @dataclass
 class _Moments:
-    """Number, mean and sum of squared deviations, which add up without cancellation."""
+    """Sums that add up without cancellation, of terms x_t that weigh w_t, around their mean m.
 
-    count: int = 0
+    Args:
+        number: Of the terms, n.
+        count: sum w.
+        mean: m = sum w x / sum w.
+        squares: sum w^2 (x - m)^2.
+        cross: sum w^2 (x - m).
+        weights: sum w^2.
+    """
+
+    number: float = 0
+    count: float = 0
     mean: float = 0.0
     squares: float = 0.0
+    cross: float = 0.0
+    weights: float = 0.0
 
     @classmethod
     def of(cls, values: Tensor) -> _Moments:
         values = values.reshape(-1).double()
-        if not values.numel():
+        count = values.numel()
+        if not count:
             return cls()
         # Apart: var_mean loses infinite means.
         spread, mean = torch.stack([values.var(correction=0), values.mean()]).tolist()
-        return cls(values.numel(), mean, spread * values.numel())
+        return cls(count, count, mean, spread * count, 0.0, count)
 
     @classmethod
     def of_terms(cls, terms: Terms) -> _Moments:
-        if terms.losses is not None:
+        if not terms.count:
+            return cls()
+        mean = float(terms.total) / terms.count
+        if terms.losses is None:
+            return cls(terms.count, terms.count, mean, math.nan, math.nan, math.nan)
+        if terms.weights is None:
             return cls.of(terms.losses)
-        return cls(terms.count, float(terms.total) / max(terms.count, 1), math.nan)
+        weights = terms.weights.reshape(-1).double()
+        rest = terms.losses.reshape(-1).double() - weights * mean  # w (x - m)
+        sums = [rest.square().sum(), (weights * rest).sum(), weights.square().sum()]
+        return cls(len(weights), terms.count, mean, *torch.stack(sums).tolist())
 
     def add(self, other: _Moments) -> None:
         if not other.count:
             return
         count = self.count + other.count
-        if self.count and not (math.isfinite(self.mean) and math.isfinite(other.mean)):
-            self.mean, self.squares, self.count = self.mean + other.mean, math.nan, count
-            return
-        gap = other.mean - self.mean if self.count else 0.0
-        self.squares += other.squares + gap * gap * self.count * other.count / count
-        self.mean += gap * other.count / count if self.count else other.mean
-        self.count = count
+        if not self.count:
+            mean = other.mean
+        elif math.isfinite(self.mean) and math.isfinite(other.mean):
+            mean = self.mean + (other.mean - self.mean) * other.count / count
+        else:
+            mean = self.mean + other.mean
+        here, there = self._around(mean), other._around(mean)
+        self.squares, self.cross = here[0] + there[0], here[1] + there[1]
+        self.number, self.weights = self.number + other.number, self.weights + other.weights
+        self.count, self.mean = count, mean
+
+    def _around(self, mean: float) -> tuple[float, float]:
+        """Squares and cross around another mean; NaN where a mean is not finite."""
+        if not self.count:
+            return 0.0, 0.0
+        gap = self.mean - mean
+        return (
+            self.squares + 2 * gap * self.cross + gap * gap * self.weights,
+            self.cross + gap * self.weights,
+        )
 
     @property
     def stderr(self) -> float:
-        if self.count < 2:
+        if self.number < 2:
             return math.nan
-        return math.sqrt(self.squares / (self.count - 1) / self.count)
+        return math.sqrt(self.squares * self.number / (self.number - 1)) / self.count

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
-from landscape.probing.batches import place, tensors
+from landscape.probing.batches import place
 from landscape.probing.fixed_norm import use_fixed_statistics, use_own_forward
 from landscape.probing.guard import evaluation
+from landscape.probing.nesting import tensors
 from landscape.probing.objective import Objective, Terms
 from landscape.probing.replacements import TRAINING_MODE
 from landscape.probing.space import ParamSpace, align

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from landscape.probing.calling import TARGETS, call, output_of, targets_of
+from landscape.probing.calling import has_target_key, output_of, targets_of
+from landscape.probing.entries import named_entries
 from landscape.probing.supervised import CrossEntropy
 from landscape.probing.token_losses import token_losses
 
@@ -22,7 +23,7 @@ class TokenObjective(CrossEntropy):
 
     def outputs(self, model: nn.Module, batch: Any) -> Tensor:
         """Logits, (N, V, T)."""
-        logits = output_of(call(model, batch, use_cache=False), self.name)
+        logits = output_of(self._call(model, batch, use_cache=False), self.name)
         if logits.dim() != 3:
             raise TypeError(
                 f"objective {self.name!r} expects logits of shape (batch, tokens, vocabulary), got "
@@ -35,6 +36,8 @@ class TokenObjective(CrossEntropy):
             return super()._each(outputs, targets)
         rows = outputs.mT.reshape(-1, outputs.shape[1])
         losses = token_losses(rows, targets.reshape(-1), self.ignore_index)
+        if (weight := self._weight_for(outputs)) is not None:
+            losses = losses * weight[targets.where(targets != self.ignore_index, 0).reshape(-1)]
         return losses.reshape(targets.shape)
 
 
@@ -69,13 +72,13 @@ class CausalLM(TokenObjective):
         labels = self._labels(batch)
         if labels.is_floating_point():  # soft targets, drawn in their places
             return labels
+        labels = labels.long()
         last = torch.full_like(labels[:, :1], self.ignore_index)
         return torch.cat([labels[:, 1:], last], 1)
 
     def _labels(self, batch: Any) -> Tensor:
-        if not isinstance(batch, Mapping) or any(key in batch for key in TARGETS):
-            labels: Tensor = targets_of(batch)
-            return labels
+        if not isinstance(batch, Mapping) or has_target_key(batch) or self.entries.targets:
+            return self._given(batch)
         if "input_ids" not in batch:
             raise TypeError(
                 f"objective {self.name!r} expects batches with 'input_ids', got a mapping with "
@@ -95,7 +98,10 @@ class CausalLM(TokenObjective):
         Raises:
             ValueError: If each label is the token that follows in the inputs.
         """
-        inputs = batch.get("input_ids") if isinstance(batch, Mapping) else batch[0]
+        super().check(batch)
+        inputs = (named_entries(batch) or {}).get("input_ids")
+        if inputs is None and isinstance(batch, list | tuple):
+            inputs = batch[0]
         labels = self._labels(batch)
         if not isinstance(inputs, Tensor) or inputs.shape != labels.shape or labels.shape[1] < 4:
             return
@@ -108,7 +114,7 @@ class CausalLM(TokenObjective):
 
     def sampled(self, outputs: Tensor, batch: Any, generator: torch.Generator) -> Any:
         """As for any cross-entropy, with labels written into the batch where it has none."""
-        if isinstance(batch, Mapping) and not any(key in batch for key in TARGETS):
+        if isinstance(batch, Mapping) and not (has_target_key(batch) or self.entries.targets):
             batch = {**batch, "labels": self._labels(batch)}
         return super().sampled(outputs, batch, generator)
 
@@ -131,5 +137,5 @@ class Seq2Seq(TokenObjective):
                     f"objective {self.name!r} needs 'decoder_input_ids' in the batch: "
                     f"{type(model).__name__} cannot make them of the labels"
                 )
-            batch = {**batch, "decoder_input_ids": make(labels=targets_of(batch))}
+            batch = {**batch, "decoder_input_ids": make(labels=targets_of(batch, self.entries))}
         return super().outputs(model, batch)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from landscape.probing.entries import Entries
 from landscape.probing.objective import Objective, Terms
 
 
@@ -31,6 +33,7 @@ class WeightDecay(Objective):
         self.name = f"{objective.name} + {coefficient / 2:g} |w|^2"
         self.has_outputs = objective.has_outputs
         self.has_accuracy = objective.has_accuracy
+        self.couples_examples = objective.couples_examples
         self.has_margins = objective.has_margins
         self.curvature = coefficient
         #: The data loss.
@@ -43,6 +46,21 @@ class WeightDecay(Objective):
     def check(self, batch: Any) -> None:
         """As the objective behind it."""
         self.inner.check(batch)
+
+    @property
+    def notes(self) -> frozenset[str]:
+        """Those of the objective behind it."""
+        return self.inner.notes
+
+    def reading(self, entries: Entries) -> Self:
+        """The same on the objective behind it, on batches with these entries."""
+        other = copy.copy(self)
+        other.inner = self.inner.reading(entries)
+        return other
+
+    def term_weights(self, outputs: Tensor, batch: Any) -> Tensor | None:
+        """Those of the objective behind it."""
+        return self.inner.term_weights(outputs, batch)
 
     def losses(self, outputs: Tensor, batch: Any) -> Tensor:
         """Losses of the data alone: outputs do not know the weights."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from landscape.probing import Objective, Probe
+from landscape.probing.cutting import ExampleDim
 from landscape.tasks.data import Batched
 from landscape.tasks.data.regrouping import ExampleBatches
 
@@ -16,7 +17,11 @@ _FEW, _MORE = 2, 4
 
 
 def fitting_batch_size(
-    model: nn.Module, objective: Objective, train: Batched, device: str | None
+    model: nn.Module,
+    objective: Objective,
+    train: Batched,
+    device: str | None,
+    example_dim: ExampleDim = 0,
 ) -> int | None:
     """Examples a batch for which the graph of the gradient takes a GiB at most.
 
@@ -25,6 +30,7 @@ def fitting_batch_size(
         objective: The loss.
         train: The data.
         device: Where the probe will be.
+        example_dim: The dimension of the examples.
 
     Returns:
         A power of two; None where the source has batches of its own, or any size will do.
@@ -38,7 +44,10 @@ def fitting_batch_size(
         rows.sort(key=lambda row: -lengths[row])
     rows = rows[:_MORE]
     batches = [source.examples.batch(rows[:_FEW]), source.examples.batch(rows)]
-    few, more = Probe(model, objective, batches, device=device, products="loop").graph_bytes()
+    probe = Probe(
+        model, objective, batches, device=device, products="loop", example_dim=example_dim
+    )
+    few, more = probe.graph_bytes()
     each = (more - few) / (_MORE - _FEW)
     most = _GRAPH / max(each, 1.0)
     if most >= (train.batch_size or 1):

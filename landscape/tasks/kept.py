@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 
-from landscape.probing.batches import tensors
+from landscape.probing.batches import place, size_of
 from landscape.tasks.data import Batched, batches_of
 from landscape.tasks.task import Task, _wants_state
 
@@ -43,7 +42,7 @@ class Kept:
 
     def batches_of(self, source: Any, **wanted: Any) -> Batched:
         """As ``landscape.tasks.data.batches_of``, read once for the same arguments."""
-        key = (id(source), *sorted(wanted.items()))
+        key = (id(source), *sorted((name, repr(value)) for name, value in wanted.items()))
         if key not in self._read:
             self._read[key] = batches_of(source, **wanted)
         return self._read[key]
@@ -70,13 +69,9 @@ class Kept:
             return
         size, found = 0, []
         for batch in batched.batches:
-            size += sum(part.numel() * part.element_size() for part in tensors(batch))
+            size += size_of(batch)
             if size > _MOST:
                 self._batches[id(batched.batches)] = batched.batches
                 return
-            found.append(
-                batch
-                if device is None
-                else pytree.tree_map_only(Tensor, lambda part: part.to(device), batch)
-            )
+            found.append(batch if device is None else place(batch, device, None, copy=False))
         self._batches[id(batched.batches)] = found

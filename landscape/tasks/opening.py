@@ -45,12 +45,16 @@ class Settings:
 
     Args:
         ema: Take the average of the weights that the checkpoint holds beside them.
+        weights_key: The entry of the checkpoint that holds the weights, such as "generator" or
+            "models.student"; several, separated by commas, are joined, each under its own name.
         allow_missing: Load what fits of a checkpoint, and note the rest.
         trust_pickle: Read pickles of any type, which executes the code in them.
         samples: Use a fixed random subset of so many training examples.
         data_seed: Of the subset.
         batch_size: Examples a batch; None takes the source's, or one that fits in memory.
         label_smoothing: Of objectives that have it.
+        class_weights: Weight of each class, of objectives that have it; the mean is then torch's.
+        ignore_index: Target that is no term, of objectives that have it; None takes theirs.
         weight_decay: c of c/2 ||w||^2, added to the objective.
         device: "cpu", "cuda", ...; None takes the model's.
         dtype: torch.float32 or torch.float64; None takes the model's.
@@ -60,12 +64,15 @@ class Settings:
     """
 
     ema: bool = False
+    weights_key: str | None = None
     allow_missing: bool = False
     trust_pickle: bool = False
     samples: int | None = None
     data_seed: int = 0
     batch_size: int | None = None
     label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
+    ignore_index: int | None = None
     weight_decay: float = 0.0
     device: str | None = None
     dtype: torch.dtype | None = None
@@ -75,8 +82,13 @@ class Settings:
 
     def objective_of(self, task: Task) -> Objective:
         """The task's objective with what is added to it."""
-        smoothing = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
-        objective = as_objective(task.objective, **smoothing)
+        given = {
+            "label_smoothing": self.label_smoothing or None,
+            "weight": self.class_weights,
+            "ignore_index": self.ignore_index,
+        }
+        settings = {name: value for name, value in given.items() if value is not None}
+        objective = as_objective(task.objective, entries=task.entries, **settings)
         return WeightDecay(objective, self.weight_decay) if self.weight_decay else objective
 
 
@@ -191,7 +203,7 @@ def open_task(
     if path is None:
         notes.append("no checkpoint: the weights are those that the model was made with")
     objective = settings.objective_of(task)
-    train = _train(kept, task.train, model, objective, settings)
+    train = _train(kept, task, model, objective, settings)
     initial = None
     if settings.initial is not None:
         # Weights before training have no average yet.
@@ -208,8 +220,9 @@ def open_task(
         momentum=None if found is None else found.momentum(model),
         initial=initial,
         blocks=tuple(task.blocks),
+        example_dim=task.example_dim,
     )
-    test = None if task.test is None else _test(kept, task.test, train, objective)
+    test = None if task.test is None else _test(kept, task, train, objective)
     if shared:
         for data in (train, *([test] if test else [])):
             kept.keep(data, settings.device)
@@ -239,7 +252,12 @@ def _loaded(
             raise CheckpointError(f"{path} is an adapter, and the task has no weights to put it on")
         model, _, notes = _loaded(task, base, settings)
         return load_adapter(model, path).eval(), None, [*notes, f"adapter {path.name} on {base}"]
-    found = read_checkpoint(path, ema=settings.ema, trust_pickle=settings.trust_pickle)
+    found = read_checkpoint(
+        path,
+        ema=settings.ema,
+        trust_pickle=settings.trust_pickle,
+        key=settings.weights_key,
+    )
     model = _widened(task.build(found.state), found.state)
     notes = [*found.notes, *found.load_into(model, allow_missing=settings.allow_missing)]
     return model, found, notes
@@ -259,25 +277,34 @@ def _widened(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def _train(
-    kept: Kept, source: Any, model: nn.Module, objective: Objective, settings: Settings
+    kept: Kept, task: Task, model: nn.Module, objective: Objective, settings: Settings
 ) -> Batched:
     def read(size: int | None) -> Batched:
         return kept.batches_of(
-            source,
+            task.train,
             samples=settings.samples,
             data_seed=settings.data_seed,
             batch_size=size,
-            classes=_is_classification(objective),
+            **_reading(task, objective),
         )
 
     train = read(settings.batch_size)
     if settings.batch_size is not None:
         return train
-    size = fitting_batch_size(model, objective, train, settings.device)
+    size = fitting_batch_size(model, objective, train, settings.device, task.example_dim)
     if size is None or train.batch_size is None or size >= train.batch_size:
         return train
     smaller = read(size)
     return replace(smaller, facts={**smaller.facts, "batch_size": f"{size}, to fit in memory"})
+
+
+def _reading(task: Task, objective: Objective) -> dict[str, Any]:
+    """How tensors of a task are read."""
+    return {
+        "classes": _is_classification(objective),
+        "target": task.targets,
+        "example_dim": task.example_dim,
+    }
 
 
 def _is_classification(objective: Objective) -> bool:
@@ -286,11 +313,11 @@ def _is_classification(objective: Objective) -> bool:
     return isinstance(kind, CrossEntropy) and not isinstance(kind, TokenObjective)
 
 
-def _test(kept: Kept, source: Any, train: Batched, objective: Objective) -> Batched:
+def _test(kept: Kept, task: Task, train: Batched, objective: Objective) -> Batched:
     found = kept.batches_of(
-        source,
+        task.test,
         default_batch_size=train.batch_size or 500,
-        classes=_is_classification(objective),
+        **_reading(task, objective),
     )
     if kept.keeps(found):  # which were walked before
         return kept.in_memory(found)

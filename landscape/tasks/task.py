@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from landscape.probing import Block, Metric, Objective, copy_module
+from landscape.probing import Block, Entries, Metric, Objective, copy_module
+from landscape.probing.cutting import ExampleDim, checked_example_dim
+from landscape.probing.entries import Entry
 
 State = Mapping[str, Tensor]
 
@@ -34,6 +36,13 @@ class Task:
         checkpoint: Weights to take where none are given, or a function that makes them; None
             takes those of the model as it is made.
         blocks: As ``landscape.Probe`` takes them.
+        inputs: Which entries of a batch are the model's inputs: a position, a key or a function of
+            the batch, or several of them; None finds them where that is beyond doubt.
+        targets: Which entry holds the targets, given alike.
+        weights: Which entry holds weights of the examples; the mean loss is then
+            sum w l / sum w.
+        example_dim: The dimension of the data's tensors that counts the examples, 1 for (time,
+            batch, features); or one for each entry of a batch, by position or key.
 
     Example:
         >>> import torch, landscape
@@ -54,6 +63,19 @@ class Task:
     name: str = "task"
     checkpoint: Path | str | Callable[[], Path] | None = None
     blocks: Sequence[Block] = field(default=())
+    inputs: Entry | Sequence[Entry] | None = None
+    targets: Entry | None = None
+    weights: Entry | None = None
+    example_dim: ExampleDim = 0
+
+    def __post_init__(self) -> None:
+        _ = self.entries  # what makes no sense is told at once
+        checked_example_dim(self.example_dim)
+
+    @property
+    def entries(self) -> Entries:
+        """Which entries of a batch are inputs, targets and weights."""
+        return Entries(inputs=self.inputs, targets=self.targets, weights=self.weights)
 
     def default_checkpoint(self) -> Path | None:
         """The checkpoint to take where none is given, made if it does not exist yet."""

@@ -70,7 +70,12 @@ def make_model(
     """
     if start is None:
         return task.build({}, seed=recipe.seed)
-    found = read_checkpoint(Path(start), ema=settings.ema, trust_pickle=settings.trust_pickle)
+    found = read_checkpoint(
+        Path(start),
+        ema=settings.ema,
+        trust_pickle=settings.trust_pickle,
+        key=settings.weights_key,
+    )
     model = task.build(found.state)
     found.load_into(model, allow_missing=settings.allow_missing)
     return model

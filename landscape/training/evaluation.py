@@ -30,7 +30,7 @@ def evaluate(
     """
     modes = {module: module.training for module in model.modules()}
     sums: dict[str, float] = defaultdict(float)
-    counts: dict[str, int] = defaultdict(int)
+    counts: dict[str, float] = defaultdict(int)
     model.eval()
     try:
         with random_state():

@@ -91,7 +91,9 @@ class Checkpoint:
         return None if self.optimizer is None else edge_of_groups(self.optimizer["param_groups"])
 
 
-def read_checkpoint(path: Path, *, ema: bool = False, trust_pickle: bool = False) -> Checkpoint:
+def read_checkpoint(
+    path: Path, *, ema: bool = False, trust_pickle: bool = False, key: str | None = None
+) -> Checkpoint:
     """Reads a checkpoint of any kind.
 
     Args:
@@ -100,6 +102,7 @@ def read_checkpoint(path: Path, *, ema: bool = False, trust_pickle: bool = False
             torch.distributed.checkpoint, or one with a single checkpoint in it.
         ema: Takes the average of the weights (EMA, SWA) that the file holds beside them.
         trust_pickle: Reads pickles of any type, which executes whatever code is in them.
+        key: The entry that holds the weights, as ``find_weights`` takes it.
 
     Returns:
         The checkpoint.
@@ -108,7 +111,7 @@ def read_checkpoint(path: Path, *, ema: bool = False, trust_pickle: bool = False
         CheckpointError: If it is missing, broken, of another format, or needs trust.
     """
     content = read_content(path, trust_pickle=trust_pickle)
-    weights, notes = find_weights(content.found, path, ema=ema)
+    weights, notes = find_weights(content.found, path, ema=ema, key=key)
     optimizer = content.optimizer or find_optimizer(content.found)
     if flat := [name for name in weights if "_flat_param" in name]:
         raise CheckpointError(

@@ -37,20 +37,27 @@ _OPTIMIZERS = ("optimizer", "optimizer_state_dict", "optim", "optimizer_states")
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def find_weights(found: Any, path: Path, *, ema: bool = False) -> tuple[State, list[str]]:
+def find_weights(
+    found: Any, path: Path, *, ema: bool = False, key: str | None = None
+) -> tuple[State, list[str]]:
     """The weights in whatever a checkpoint holds.
 
     Args:
         found: A state_dict, a training checkpoint around one, or a whole model.
         path: Named in errors.
         ema: The average of the weights (EMA, SWA) instead of the last ones.
+        key: The entry that holds the weights, with dots for entries of entries; several of them,
+            separated by commas, are joined, each under its own name. None looks under the usual
+            names, then for the only entry that holds weights.
 
     Returns:
         Name to tensor, and what was done.
 
     Raises:
-        CheckpointError: If there are none.
+        CheckpointError: If there are none, or several and no key says which.
     """
+    if key is not None:
+        return _named_weights(found, path, key)
     if isinstance(found, nn.Module):
         found, notes = found.state_dict(), ["the weights of a pickled model"]
     else:
@@ -60,6 +67,10 @@ def find_weights(found: Any, path: Path, *, ema: bool = False) -> tuple[State, l
             f"{path} holds a {type(found).__name__}, not a state_dict; save model.state_dict()"
         )
     weights, where = _weights(found)
+    averages = any(name in level for level in _levels(found) for name in _EMA)
+    if weights is None and not averages and len(states := _states(found)) == 1:
+        ((name, weights),) = states.items()
+        where = [f"read under {name!r}, the only weights in the file"]
     averaged = _average(found, weights or {}, path) if ema or weights is None else None
     if averaged is not None:
         state, key = averaged
@@ -124,6 +135,57 @@ def _weights(found: Mapping[Any, Any]) -> tuple[State | None, list[str]]:
     return None, []
 
 
+def _states(found: Mapping[Any, Any]) -> dict[str, State]:
+    """Entries that hold nothing but tensors by name."""
+    states = {str(key): _as_state(value) for key, value in found.items()}
+    return {key: state for key, state in states.items() if state}
+
+
+def _named_weights(found: Any, path: Path, keys: str) -> tuple[State, list[str]]:
+    """The weights under an entry, or those of several entries joined."""
+    names = [name.strip() for name in keys.split(",")]
+    states = [_under(found, path, name) for name in names]
+    if len(names) == 1:
+        return states[0], [f"read under {names[0]!r}, as asked"]
+    joined = {
+        f"{name.rpartition('.')[2]}.{entry}": tensor
+        for name, state in zip(names, states, strict=True)
+        for entry, tensor in state.items()
+    }
+    return joined, [f"joined of {', '.join(names)}, as asked"]
+
+
+def _under(found: Any, path: Path, key: str) -> State:
+    """The state under an entry whose own name, or those of what it is in, may hold dots."""
+    for level, rest in _descents(found, key):
+        if not rest:
+            if state := _as_state(level):
+                return state
+            raise CheckpointError(
+                f"{path} holds a {type(level).__name__} under {key!r}, no weights by name; "
+                f"{_offered(level if isinstance(level, Mapping) else found)}"
+            )
+    raise CheckpointError(f"{path} has no entry {key!r}; {_offered(found)}")
+
+
+def _descents(found: Any, key: str) -> Iterator[tuple[Any, str]]:
+    """What is left of a key with what it led to so far."""
+    if not key:
+        yield found, key
+    elif isinstance(found, Mapping):
+        for name, value in found.items():
+            if key == str(name) or key.startswith(f"{name}."):
+                yield from _descents(value, key[len(str(name)) + 1 :])
+
+
+def _offered(found: Any) -> str:
+    """The entries that may be named."""
+    if not isinstance(found, Mapping):
+        return "it holds no entries by name"
+    states = list(_states(found))
+    return f"of its entries {listed(states or list(map(str, found)))} may be named"
+
+
 def _as_state(value: Any) -> State | None:
     """Tensors by name, without the extra state of modules; None for anything else."""
     if isinstance(value, nn.Module):
@@ -172,6 +234,13 @@ def _by_position(shadow: list[Tensor], weights: State, path: Path) -> State:
 def _no_weights(found: Mapping[Any, Any], path: Path) -> str:
     if not found:
         return f"{path} is a state_dict without entries"
+    if states := _states(found):
+        several = f", or {','.join(list(states)[:3])} for modules of one model" * (len(states) > 1)
+        return (
+            f"{path} does not say which of its entries holds the weights of the model: "
+            f"{listed(list(states))}; name it with weights_key, --weights-key "
+            f"{next(iter(states))}{several}"
+        )
     nested = next((found[key] for key in _WEIGHTS if isinstance(found.get(key), Mapping)), None)
     inner = nested or found
     name, entry = next(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
+from landscape.probing.cutting import ExampleDim
 from landscape.tasks.data.examples import (
     DatasetExamples,
     Examples,
@@ -54,6 +55,8 @@ class _Wanted:
     batch_size: int | None
     default_batch_size: int
     classes: bool
+    target: Any
+    example_dim: ExampleDim
 
 
 def batches_of(
@@ -64,6 +67,8 @@ def batches_of(
     batch_size: int | None = None,
     default_batch_size: int = 500,
     classes: bool = False,
+    target: Any = None,
+    example_dim: ExampleDim = 0,
 ) -> Batched:
     """Batches of data of any kind, all of them or a fixed random subset.
 
@@ -80,6 +85,9 @@ def batches_of(
         default_batch_size: Examples a batch for sources without batches.
         classes: Whether the targets are one class an example, so that integers (N, 1) among
             tensors are taken for (N,).
+        target: Which of several tensors holds the targets, by position or key; None takes the last
+            one, or "labels" and its like.
+        example_dim: The dimension of the tensors that counts the examples.
 
     Returns:
         The batches.
@@ -91,10 +99,12 @@ def batches_of(
     for name, value in (("batch_size", batch_size), ("default_batch_size", default_batch_size)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    wanted = _Wanted(samples, data_seed, batch_size, default_batch_size, classes)
+    wanted = _Wanted(
+        samples, data_seed, batch_size, default_batch_size, classes, target, example_dim
+    )
     if isinstance(source, DataLoader):
         return _of_loader(source, wanted)
-    found = _as_examples(source, wanted.classes)
+    found = _as_examples(source, wanted)
     if found is not None:
         return _of_examples(found, wanted)
     if isinstance(source, Iterator):
@@ -117,10 +127,14 @@ def batches_of(
     )
 
 
-def _as_examples(source: Any, classes: bool) -> Examples | None:
+def _as_examples(source: Any, wanted: _Wanted) -> Examples | None:
     whole = as_tensors(source)
     if whole is not None:
-        return TensorExamples(with_long_targets(whole, classes), {"source": "tensors"})
+        return TensorExamples(
+            with_long_targets(whole, wanted.classes, wanted.target),
+            {"source": "tensors"},
+            example_dim=wanted.example_dim,
+        )
     if is_hugging_face(source):
         return dataset_examples(source, DataOptions())
     if isinstance(source, Dataset) and not isinstance(source, IterableDataset):
@@ -158,7 +172,7 @@ def _of_batches(source: Iterable[Any], wanted: _Wanted, name: str) -> Batched:
     as_given = wanted.samples is None and wanted.batch_size is None
     if as_given and not isinstance(source, Sequence):
         return Batched(source, None, None, facts)  # a walk may be dear; the probe makes one anyway
-    lengths = batch_lengths(source)
+    lengths = batch_lengths(source, wanted.example_dim)
     if lengths is None:
         if not as_given:
             raise ValueError(
@@ -174,7 +188,7 @@ def _of_batches(source: Iterable[Any], wanted: _Wanted, name: str) -> Batched:
     if as_given:
         return Batched(source, len(rows), size, facts)
     size = min(size, len(rows))
-    return Batched(RegroupedBatches(source, rows, size), len(rows), size, facts)
+    return Batched(RegroupedBatches(source, rows, size, wanted.example_dim), len(rows), size, facts)
 
 
 def _of_function(function: Callable[[], Any], wanted: _Wanted) -> Batched:
@@ -198,6 +212,8 @@ def _of_function(function: Callable[[], Any], wanted: _Wanted) -> Batched:
             batch_size=wanted.batch_size,
             default_batch_size=wanted.default_batch_size,
             classes=wanted.classes,
+            target=wanted.target,
+            example_dim=wanted.example_dim,
         )
         found.facts["source"] = f"{name}(): {found.facts['source']}"
     return found

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from landscape.probing.batches import tensors
 from landscape.probing.calling import TARGETS
-from landscape.probing.cutting import examples
+from landscape.probing.cutting import ExampleDim, examples
+from landscape.probing.entries import with_entry
+from landscape.probing.nesting import tensors
 from landscape.tasks.data.options import Settled
 from landscape.tasks.data.picking import pick
 
@@ -32,29 +33,36 @@ class Examples(Protocol):
 
 
 class TensorExamples:
-    """Tensors of equal first dimension in memory.
+    """Tensors of equally many examples in memory.
 
     Args:
         data: The whole as one batch: a tuple (inputs, ..., targets) or a dictionary.
         facts: For the record.
         settled: What test data are to have alike.
+        example_dim: The dimension of the tensors that counts the examples.
 
     Raises:
-        ValueError: If the first dimensions differ or there is no example.
+        ValueError: If their numbers of examples differ or there is no example.
     """
 
     def __init__(
-        self, data: Any, facts: Mapping[str, Any] | None = None, settled: Settled | None = None
+        self,
+        data: Any,
+        facts: Mapping[str, Any] | None = None,
+        settled: Settled | None = None,
+        *,
+        example_dim: ExampleDim = 0,
     ) -> None:
-        length = examples(data)
+        length = examples(data, example_dim)
         if length is None:
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors(data))
             raise ValueError(
-                f"tensors of data must share their first dimension, got shapes {shapes}"
+                f"tensors of data must share {_dimension(example_dim)}, got shapes {shapes}"
             )
         if length == 0:
             raise ValueError("there is no example in the data; give at least one")
         self._data, self._length, self.settled = data, length, settled
+        self._example_dim = example_dim
         self.facts = dict(facts or {})
 
     def __len__(self) -> int:
@@ -62,7 +70,13 @@ class TensorExamples:
 
     def batch(self, rows: Sequence[int]) -> Any:
         """The examples of the given numbers as one batch."""
-        return pick(self._data, rows)
+        return pick(self._data, rows, self._example_dim)
+
+
+def _dimension(example_dim: ExampleDim) -> str:
+    if example_dim == 0:
+        return "their first dimension"
+    return f"their number of examples, in dimension example_dim={example_dim}"
 
 
 class DatasetExamples:
@@ -133,19 +147,23 @@ def as_tensors(data: Any) -> Any:
     )
 
 
-def with_long_targets(data: Any, classes: bool) -> Any:
+def with_long_targets(data: Any, classes: bool, target: Any = None) -> Any:
     """Integer targets as torch takes class numbers.
 
     Args:
         data: A tuple or a dictionary of tensors.
         classes: Whether the targets are one class an example; (N, 1) becomes (N,) then.
+        target: Position or key of the targets; None takes the last, or "labels" and its like.
 
     Returns:
         The same with integer targets in int64.
     """
     mapping = isinstance(data, Mapping)
-    key = next((name for name in TARGETS if name in data), None) if mapping else len(data) - 1
-    if key is None or (not mapping and not key):
+    key = target
+    if key is None:
+        key = next((name for name in TARGETS if name in data), None) if mapping else len(data) - 1
+    known = data if mapping else range(0 if target is not None else 1, len(data))
+    if callable(key) or key not in known:
         return data
     target = data[key]
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
@@ -153,4 +171,4 @@ def with_long_targets(data: Any, classes: bool) -> Any:
     target = target.long()
     if classes and target.dim() == 2 and target.shape[1] == 1:
         target = target[:, 0]
-    return {**data, key: target} if mapping else (*data[:-1], target)
+    return with_entry(data, key, target)

@@ -14,7 +14,7 @@ REAL_OBJECTIVES = ("mse", "bce")
 CLASS_OBJECTIVES = ("cross_entropy", "token_classification")
 _OBJECTIVES = (*CLASS_OBJECTIVES, *REAL_OBJECTIVES, *TOKEN_OBJECTIVES)
 # Everywhere the same, whether it matters to the source or not: given by the model, not the data.
-_COMMON = {"objective", "label_names", "seed", "pad_token_id", "like"}
+_COMMON = {"objective", "label_names", "seed", "pad_token_id", "like", "ignore_index"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,7 @@ class DataOptions:
         seed: Of the masks of "masked_lm".
         pad_token_id: Token with which the model pads; by default what the tokenizer says.
         like: What the training data settled, for test data.
+        ignore_index: Class number that is no target, beside -100.
 
     Raises:
         ValueError: If a value makes no sense.
@@ -74,6 +75,7 @@ class DataOptions:
     seed: int = 0
     pad_token_id: int | None = None
     like: Settled | None = None
+    ignore_index: int | None = None
 
     def __post_init__(self) -> None:
         if self.objective not in (None, *_OBJECTIVES):

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from landscape.probing.cutting import cut, examples
+from landscape.probing.cutting import ExampleDim, cut, examples
 from landscape.tasks.data.examples import Examples
 from landscape.tasks.data.picking import joined, pick
 
@@ -56,23 +56,31 @@ class RegroupedBatches:
         source: Re-iterable of batches.
         rows: Ascending numbers of the examples to use, counted over all batches.
         batch_size: Examples a batch at most.
+        example_dim: The dimension of the tensors that counts the examples.
     """
 
-    def __init__(self, source: Iterable[Any], rows: Sequence[int], batch_size: int) -> None:
+    def __init__(
+        self,
+        source: Iterable[Any],
+        rows: Sequence[int],
+        batch_size: int,
+        example_dim: ExampleDim = 0,
+    ) -> None:
         self._source, self._rows, self._size = source, rows, batch_size
+        self._dim = example_dim
 
     def __iter__(self) -> Iterator[Any]:
         current, filled = None, 0
         for piece in self._pieces():
-            length = examples(piece) or 0
+            length = examples(piece, self._dim) or 0
             start = 0
             while start < length:
                 if filled == self._size:
                     yield current
                     current, filled = None, 0
                 take = min(self._size - filled, length - start)
-                part = cut(piece, start, start + take)
-                together = part if current is None else joined(current, part)
+                part = cut(piece, start, start + take, self._dim)
+                together = part if current is None else joined(current, part, self._dim)
                 if together is None:  # the two do not go together; what is there is a batch
                     yield current
                     current, filled = None, 0
@@ -85,21 +93,21 @@ class RegroupedBatches:
         """Of every batch the examples that are used."""
         before, first = 0, 0
         for batch in self._source:
-            length = examples(batch) or 0
+            length = examples(batch, self._dim) or 0
             last = bisect_left(self._rows, before + length, lo=first)
             rows = [row - before for row in self._rows[first:last]]
             if len(rows) == length:
                 yield batch
             elif rows:
-                yield pick(batch, rows)
+                yield pick(batch, rows, self._dim)
             before, first = before + length, last
 
 
-def batch_lengths(batches: Iterable[Any]) -> list[int] | None:
+def batch_lengths(batches: Iterable[Any], example_dim: ExampleDim = 0) -> list[int] | None:
     """Examples of every batch; None where one cannot be cut into examples."""
     lengths = []
     for batch in batches:
-        length = examples(batch)
+        length = examples(batch, example_dim)
         if length is None:
             return None
         lengths.append(length)

@@ -45,11 +45,15 @@ class Targets:
         rows: Sequence[int] | None = None,
     ) -> None:
         self._objective, self._label = options.objective, label
+        self._ignored = {
+            _IGNORED,
+            _IGNORED if options.ignore_index is None else options.ignore_index,
+        }
         rows = range(len(values)) if rows is None else rows
         array = as_array(values, rows, label)
         real = options.objective in REAL_OBJECTIVES
         if array.dtype.kind == "i" and not real:
-            _refuse_negative(array, rows, label)
+            _refuse_negative(array, rows, label, self._ignored)
         if is_text(array) and (real or array.ndim > 1):
             raise ValueError(
                 f"{label} holds {array[0].tolist()!r}, no number; the objective "
@@ -75,7 +79,7 @@ class Targets:
         if whole and self._names is not None and not known:
             self.classes = {name: index for index, name in enumerate(self._names)}
         else:
-            found = sorted(set(self._keys(array)) - {str(_IGNORED)})
+            found = sorted(set(self._keys(array)) - {str(number) for number in self._ignored})
             self._numbers = class_numbers(found, known, self._label, whose)
             self.classes = dict(self._numbers if known is None else known)
         shown = self.classes if self._numbers is None else self._numbers
@@ -95,7 +99,7 @@ class Targets:
         """Targets of the values of some rows, (N,) or (N, K)."""
         array = as_array(values, rows, self._label)
         if self._numbers is not None:
-            numbers = {str(_IGNORED): _IGNORED, **self._numbers}
+            numbers = {**{str(number): number for number in self._ignored}, **self._numbers}
             return torch.tensor([numbers[key] for key in self._keys(array)], dtype=torch.long)
         if self._objective in REAL_OBJECTIVES:
             return torch.from_numpy(array.astype(np.float32))
@@ -118,13 +122,16 @@ class Targets:
         return True
 
 
-def _refuse_negative(array: np.ndarray[Any, Any], rows: Sequence[int], label: str) -> None:
-    bad = np.argwhere((array < 0) & (array != _IGNORED))
+def _refuse_negative(
+    array: np.ndarray[Any, Any], rows: Sequence[int], label: str, ignored: set[int]
+) -> None:
+    bad = np.argwhere((array < 0) & ~np.isin(array, list(ignored)))
     if len(bad):
         row = rows[int(bad[0][0])] + 1
         raise ValueError(
             f"{label} holds {array[tuple(bad[0])]} in row {row}, no class number; -1 "
-            "often stands for a hidden label: take a split with labels, or the objective mse"
+            "often stands for a hidden label: take a split with labels, leave such rows out of the "
+            "loss with ignore_index, or use the objective mse"
         )
 
 
