@@ -39,3 +39,18 @@ class CurvatureOperator:
     def matmat(self, vectors: Tensor) -> Tensor:
         """Products with K vectors, (K, P) -> (K, P)."""
         return (self.probe.hvp if self.name == "hessian" else self.probe.ggnvp)(vectors)
+
+    def rounding_errors(self, vectors: Tensor) -> Tensor | None:
+        """(A in the working precision - A in float64) v on the first batch, (K, P), float64.
+
+        For a float64 probe the errors of float32 products, in the ratio of the two precisions.
+        """
+        names = list(self.probe.space.names)
+        images = {}
+        for dtype in (torch.float32, torch.float64):
+            twin = self.probe.on_first_batch(dtype).restrict(names)
+            product = twin.hvp if self.name == "hessian" else twin.ggnvp
+            images[dtype] = product(vectors.to(dtype)).double()
+        errors = images[torch.float32] - images[torch.float64]
+        ratio = torch.finfo(self.dtype).eps / torch.finfo(torch.float32).eps
+        return errors * ratio

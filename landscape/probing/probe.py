@@ -318,6 +318,22 @@ class Probe(Evaluations):
         probe._span(self.space, None)
         return probe
 
+    def on_first_batch(self, dtype: torch.dtype) -> Probe:
+        """A probe on a copy of the model in another precision, on the first batch alone."""
+        key = ("first batch", dtype)
+        if key not in self._derived:
+            self._derived[key] = Probe(
+                self._snapshot.model,
+                self.objective,
+                [next(iter(self._batches))],
+                device=self.device,
+                dtype=dtype,
+                batch_norm=self._snapshot.batch_norm,
+                products=self._way,
+                graph_memory=self._graph_memory,
+            )
+        return self._derived[key]
+
     def operator(self, name: Operator = "hessian") -> CurvatureOperator:
         """The Hessian ("hessian") or Gauss-Newton matrix ("ggn") as a symmetric operator."""
         return CurvatureOperator(self, name)
