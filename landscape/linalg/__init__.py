@@ -7,19 +7,29 @@ from landscape.linalg.operator import (
     project_out,
     rademacher,
 )
-from landscape.linalg.quadrature import SpectralSum, absolute_sum, density
+from landscape.linalg.quadrature import (
+    Density,
+    SpectralSum,
+    absolute_sum,
+    density,
+    sample_spreads,
+)
+from landscape.linalg.scaling import Rescaled
 from landscape.linalg.trace import (
     SampleMean,
     hutch_plus_plus,
     hutchinson,
+    standard_error,
     student_quantile,
     xtrace,
 )
 
 __all__ = [
     "Chain",
+    "Density",
     "Krylov",
     "MatrixOperator",
+    "Rescaled",
     "SampleMean",
     "SpectralSum",
     "SymmetricOperator",
@@ -31,6 +41,8 @@ __all__ = [
     "lanczos_chains",
     "project_out",
     "rademacher",
+    "sample_spreads",
+    "standard_error",
     "student_quantile",
     "xtrace",
 ]

@@ -252,6 +252,7 @@ def lanczos_chains(
     steps: int,
     *,
     reorthogonalise: bool = True,
+    rescale: bool = True,
 ) -> list[Chain]:
     """K independent Lanczos runs in lockstep: each step is one block product of K vectors.
 
@@ -263,6 +264,7 @@ def lanczos_chains(
         steps: Steps of every run (K products each).
         reorthogonalise: Keep all vectors (K * steps * P numbers) and orthogonalise against them;
             False keeps three vectors a run, enough for quadrature in bounded memory.
+        rescale: Bring the products to order one first; False where the operator does that.
 
     Returns:
         One chain a start vector.
@@ -270,7 +272,7 @@ def lanczos_chains(
     Raises:
         FloatingPointError: If a product is not finite.
     """
-    scaled = Rescaled(operator)
+    scaled = Rescaled(operator) if rescale else operator
     norms = starts.norm(dim=1)
     current = starts / norms.clamp_min(torch.finfo(starts.dtype).tiny)[:, None]
     previous = torch.zeros_like(current)
@@ -306,10 +308,11 @@ def lanczos_chains(
         coupling = torch.where(alive, coupling, torch.zeros_like(coupling))
         safe = torch.where(alive, coupling, torch.ones_like(coupling))
         previous, current = current, torch.where(alive[:, None], image / safe[:, None], 0.0)
+    unit = scaled.unit if isinstance(scaled, Rescaled) else 1.0
     return [
         Chain(
-            diagonal=diagonal[row, : lengths[row]] * scaled.unit,
-            off_diagonal=off_diagonal[row, : lengths[row]] * scaled.unit,
+            diagonal=diagonal[row, : lengths[row]] * unit,
+            off_diagonal=off_diagonal[row, : lengths[row]] * unit,
             mass=float(norms[row].double() ** 2),
         )
         for row in range(count)

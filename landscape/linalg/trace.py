@@ -78,6 +78,25 @@ class SampleMean:
             positive=positive,
         )
 
+    @classmethod
+    def of_parts(
+        cls, exact: float, samples: Array, spreads: Array | None = None, *, positive: bool = False
+    ) -> SampleMean:
+        """An exact part plus the mean of any number of samples, none included."""
+        if not len(samples):
+            return cls(value=exact, stderr=0.0, degrees=1, exact=exact)
+        return cls.of(samples, exact=exact, positive=positive, spreads=spreads)
+
+    def scaled(self, factor: float) -> SampleMean:
+        """The mean of samples that are ``factor`` times as large."""
+        return replace(
+            self,
+            value=self.value * factor,
+            stderr=self.stderr * factor,
+            exact=self.exact * factor,
+            rounding=self.rounding * factor,
+        )
+
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Two-sided Student-t interval, widened by the rounding."""
         half = self.stderr * student_quantile(self.degrees, level)
@@ -93,10 +112,11 @@ def standard_error(samples: Array, spreads: Array | None = None) -> tuple[float,
     """Standard error of the mean of N samples, and its degrees of freedom.
 
     The sample variance has N - 1 degrees of freedom: by chance it is far too small in some of all
-    seeds where N is small. A quadratic form v^T B v on the sphere of radius sqrt(n) has the variance
-    2 E ||B v - (v^T B v / n) v||^2, so every product tells it once more. Where many eigenvalues
-    have a share in it, that is nearly the same for all v. Both are pooled with their degrees of
-    freedom as weights; those of the second follow from its own scatter (Satterthwaite 1946).
+    seeds where N is small. On the sphere of radius sqrt(n) a quadratic form v^T B v has the
+    variance 2 E ||B v - (v^T B v / n) v||^2, so every product tells it once more. Where many
+    eigenvalues have a share in it, that is nearly the same for all v. Both are pooled with their
+    degrees of freedom as weights; those of the second follow from its own scatter (Satterthwaite
+    1946).
 
     Args:
         samples: (N,), at least two.

@@ -43,7 +43,8 @@ class CurvatureOperator:
     def rounding_errors(self, vectors: Tensor) -> Tensor | None:
         """(A in the working precision - A in float64) v on the first batch, (K, P), float64.
 
-        For a float64 probe the errors of float32 products, in the ratio of the two precisions.
+        Returns:
+            The errors; for a float64 probe those of float32 in the ratio of the two precisions.
         """
         names = list(self.probe.space.names)
         images = {}

@@ -323,7 +323,7 @@ class Probe(Evaluations):
         key = ("first batch", dtype)
         if key not in self._derived:
             self._derived[key] = Probe(
-                self._snapshot.changed(self.space.split(self._weights), lambda model: None),
+                self._snapshot.changed(self.space.split(self._weights), lambda _: None),
                 self.objective,
                 [next(iter(self._batches))],
                 device=self.device,
