@@ -117,15 +117,8 @@ class RenyiSharpness(SpectralMeasure):
                 rounding=abs(1 - entropy) * share_moved + plogp.rounding_error,
             )
         # In units of b, so that no power over- or underflows: the ratio is free of scale.
-        if alpha == 2:
-            squares = spectrum.frobenius_squared(b)
-            inner = (spectrum.unit / b) ** 2
-            a, da, qa = squares.value, spectrum.frobenius_samples * inner, 0.0
-            moved = squares.rounding
-        else:
-            power = spectrum.absolute_sum(lambda values: (values / b) ** alpha)
-            a, da, qa = power.value, power.samples, power.quadrature_error
-            moved = power.rounding_error
+        power = spectrum.absolute_sum(lambda values: (values / b) ** alpha)
+        a, da, qa = power.value, power.samples, power.quadrature_error
         factor = 1 / (1 - alpha)
         # Near alpha = 1 the errors of both sums are nearly one and cancel: that of the sum of
         # p^alpha - p, p = |lambda| / b, is then the smaller of two valid ones.
@@ -135,7 +128,7 @@ class RenyiSharpness(SpectralMeasure):
             math.hypot(excess.quadrature_error / a, (1 / a - alpha) * share_error),
         )
         rounding = min(
-            moved / a + alpha * share_moved,
+            power.rounding_error / a + alpha * share_moved,
             excess.rounding_error / a + abs(1 / a - alpha) * share_moved,
         )
         return (

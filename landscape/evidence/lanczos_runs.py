@@ -163,10 +163,6 @@ def _told(
     return Samples(
         ends=kept,
         values=[float(basis.values[place]) for place in ends],
-        gaps=[
-            float(np.delete(np.abs(basis.values - basis.values[i]), i).min(initial=np.inf))
-            for i in ends
-        ],
         vectors=vectors,
         images=images,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 # Vector operations of a run round as well, products aside: units in the last place.
-_OWN = 1.0
+_OWN = 0.5
 # Where the rounding of products is unknown: what it is at least taken for.
 _UNKNOWN = 4.0
 # Standard errors that the estimate of a trace of rounding errors is enlarged by.
@@ -49,14 +50,12 @@ class Samples:
     Args:
         ends: Unit Ritz vectors of the largest and the smallest eigenvalue, (r, P), r at most 2.
         values: Their Ritz values.
-        gaps: Distance of each to the other Ritz values.
         vectors: Draws from the sphere of squared norm n in the complement of ``ends``, (K, P).
         images: A applied to them.
     """
 
     ends: Tensor
     values: Sequence[float]
-    gaps: Sequence[float]
     vectors: Tensor
     images: Tensor
 
@@ -66,10 +65,11 @@ def rounding_errors(
 ) -> RoundingErrors:
     """Half-widths from the measured errors of a few products.
 
-    With u the Ritz vector of an end and e = E u, its eigenvalue moves by u^T e to first order and
-    by ||e - (u^T e) u||^2 / gap to second. The trace of E is that of its ends plus Hutchinson's
-    mean over the vectors, and 2 <A, E> the move of ||A||_F^2 alike; the standard errors of these
-    means are added, since a few vectors cannot tell them better.
+    With u the Ritz vector of an end, its eigenvalue moves by u^T E u to first order. Rounded
+    products are not symmetric, and a Lanczos run sees one triangle of T, so that what E u has
+    across u enters as well: ||E u|| is taken. The trace of E is that of its ends plus Hutchinson's
+    mean over the vectors, and half the move of ||A||_F^2 is tr(A E), found alike; the standard
+    errors of these means are added, since a few vectors cannot tell them better.
 
     Args:
         samples: The vectors with their products.
@@ -102,10 +102,7 @@ def _measured(
     at_ends, rest = errors[:count], errors[count:]
     shifts = (ends * at_ends).sum(1)
     across = (at_ends - shifts[:, None] * ends).norm(dim=1)
-    moves = [
-        abs(float(shift)) + _second_order(float(off), gap)
-        for shift, off, gap in zip(shifts, across, samples.gaps, strict=True)
-    ]
+    moves = [float(move) for move in at_ends.norm(dim=1)]
     vectors, images = samples.vectors.double(), samples.images.double()
     bent = rest.square().sum(1)  # ||E w||^2, whose mean is ||E||_F^2 on the complement
     values = torch.tensor(samples.values, dtype=torch.float64, device=ends.device)
@@ -126,19 +123,17 @@ def _measured(
         return _Sum.of((inside[0] * inside[1]).sum(1), inside[2] * inside[3], spread).reach
 
     return RoundingErrors(
-        largest=floor.largest + moves[0],
-        smallest=floor.smallest + moves[-1],
+        largest=math.hypot(floor.largest, moves[0]),
+        smallest=math.hypot(floor.smallest, moves[-1]),
         eigenvalue=floor.eigenvalue + (whole / size) ** 0.5,
-        trace=floor.trace + total.reach,
-        layers={layer: floor.layers[layer] + share(places) for layer, places in layers.items()},
-        squared=floor.squared + 2 * cross.reach + whole,
+        trace=math.hypot(floor.trace, total.reach),
+        layers={
+            layer: math.hypot(floor.layers[layer], share(places))
+            for layer, places in layers.items()
+        },
+        squared=floor.squared + 2 * math.hypot(cross.reach, float(values.abs() @ across)) + whole,
         measured=True,
     )
-
-
-def _second_order(across: float, gap: float) -> float:
-    """What mixing with other eigenvectors moves; all of it where a gap is none."""
-    return min(across, across**2 / gap) if gap > 0 else across
 
 
 @dataclass(frozen=True)

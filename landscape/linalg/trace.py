@@ -138,7 +138,7 @@ def standard_error(samples: Array, spreads: Array | None = None) -> tuple[float,
         mean, scatter = float(told.mean()), float(np.var(told, ddof=1)) / count
         weight = min(2 * mean**2 / scatter, _MOST_DEGREES) if scatter > 0 else _MOST_DEGREES
         variance = (degrees * variance + weight * mean) / (degrees + weight)
-        degrees += weight
+        degrees = max(degrees, weight)  # not their sum: both come from the same vectors
     return size * float(np.sqrt(variance / count)), degrees
 
 
