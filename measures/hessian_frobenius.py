@@ -32,7 +32,6 @@ class HessianFrobenius(SpectralMeasure):
         own = of_mean(spectrum.frobenius_squared(unit))
         low, high = (unit * max(end, 0.0) ** 0.5 for end in own.interval)
         value = max(own.value, 0.0) ** 0.5
-        squared = of_mean(spectrum.frobenius_squared())
         return Estimate(
             value=unit * value,
             stderr=unit * own.stderr / (2 * value) if value else 0.0,
@@ -40,8 +39,8 @@ class HessianFrobenius(SpectralMeasure):
             status=own.status,
             message=own.message,
             diagnostics={
-                "squared": squared.value,
-                "squared_stderr": squared.stderr,
-                "squared_interval": list(squared.interval),
+                "squared": unit * (unit * own.value),
+                "squared_stderr": unit * (unit * own.stderr),
+                "squared_interval": [unit * (unit * end) for end in own.interval],
             },
         )

@@ -10,7 +10,7 @@ import numpy as np
 from landscape.evidence import Spectrum
 from landscape.linalg import student_quantile
 from landscape.measures.base import CostClass
-from landscape.measures.spectral import SpectralMeasure
+from landscape.measures.spectral import SpectralMeasure, with_rounding
 from landscape.results import Estimate
 
 
@@ -53,9 +53,10 @@ class HessianSpectralDensity(SpectralMeasure):
         reach = max(high - low, abs(high), abs(low)) or 1.0
         grid = np.linspace(min(low, 0.0) - 0.03 * reach, max(high, 0.0) + 0.03 * reach, self.points)
         curve = spectrum.density(grid, self.width * reach)
-        share, stderr = _flat_share(spectrum, 0.01 * max(abs(low), abs(high)))
+        largest = max(abs(low), abs(high))
+        share, stderr = _flat_share(spectrum, 0.01 * largest)
         spread = student_quantile(len(spectrum.chains) - 1) * stderr
-        return Estimate(
+        estimate = Estimate(
             value=share,
             stderr=stderr,
             interval=(max(share - spread, 0.0), min(share + spread, 1.0)),
@@ -69,6 +70,7 @@ class HessianSpectralDensity(SpectralMeasure):
                 "size": spectrum.size,
             },
         )
+        return with_rounding(estimate, spectrum.rounding.eigenvalue * spectrum.unit, largest)
 
 
 def _flat_share(spectrum: Spectrum, threshold: float) -> tuple[float, float]:

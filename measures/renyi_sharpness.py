@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscape.evidence import Spectrum
-from landscape.linalg import SpectralSum, sample_spreads, standard_error, student_quantile
+from landscape.linalg import SpectralSum, sample_deviations, standard_error, student_quantile
 from landscape.measures.base import CostClass
 from landscape.measures.spectral import SpectralMeasure, with_rounding
 from landscape.results import Estimate, Status
@@ -162,7 +162,7 @@ class _Errors:
         """Standard error and its degrees of freedom."""
         if len(self.samples) < 2:
             return 0.0, 1.0
-        return standard_error(self.samples, sample_spreads(spectrum.chains, self.function))
+        return standard_error(self.samples, sample_deviations(spectrum.chains, self.function))
 
 
 def _x_log_x(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -272,7 +272,7 @@ def test_the_value_is_the_exact_part_plus_the_mean_of_the_samples():
     chains = lanczos_chains(Diagonal(FAMILIES["uniform"]), gaussian(5, SIZE), 12)
     found = absolute_sum(chains, power(0.5), eigenvalues=np.array([16.0]))
     assert found.value == pytest.approx(4 + found.samples.mean())
-    assert (found.stderr, found.degrees) == standard_error(found.samples, found.spreads)
+    assert (found.stderr, found.degrees) == standard_error(found.samples, found.deviations)
     low, high = found.interval()
     half = np.hypot(student_quantile(found.degrees) * found.stderr, found.quadrature_error)
     assert (low, high) == pytest.approx((found.value - half, found.value + half))

@@ -241,6 +241,59 @@ def test_the_density_integrates_to_one(repeated):
         assert np.diff(grid) @ ((curve[1:] + curve[:-1]) / 2) == pytest.approx(1, abs=1e-6)
 
 
+def clustered():
+    rng = np.random.default_rng(3)
+
+    def cluster(centre, count, width):
+        return centre * (1 + width * rng.normal(size=count))
+
+    return {
+        "one": np.concatenate([[100.0, 50, 20], cluster(1, 197, 1e-3)]),
+        "rounded": np.concatenate([[100.0, 50, 20], np.ones(197)]),
+        "several": np.concatenate([cluster(c, 40, 1e-4) for c in (8, 4, 2, 1, -1)]),
+        "outlier": np.append(0.1 * rng.normal(size=199), 50),
+    }
+
+
+@pytest.mark.parametrize("name", clustered())
+@pytest.mark.parametrize("budget", [(20, 3, 6), (30, 5, 12)])
+def test_intervals_hold_where_eigenvalues_cluster(symmetric, name, budget):
+    values = clustered()[name]
+    matrix = symmetric(values, dtype=torch.float32)
+    steps, probes, probe_steps = budget
+    truths = [values.sum(), (values**2).sum(), np.abs(values).sum()]
+    hits = []
+    for seed in range(16):
+        request = SpectrumRequest(steps=steps, probes=probes, probe_steps=probe_steps, seed=seed)
+        found = spectrum_of(matrix, request)
+        sums = (found.trace(), found.frobenius_squared(), found.absolute_sum(lambda x: x))
+        ends = [each.interval() for each in sums]
+        hits.append([low <= truth <= high for (low, high), truth in zip(ends, truths, strict=True)])
+    assert np.mean(hits) >= 0.88
+
+
+@pytest.mark.parametrize("name", ["one", "several"])
+def test_deviations_tell_the_variance_of_samples(symmetric, name):
+    matrix = symmetric(clustered()[name])
+    draws = [spectrum_of(matrix, replace(SMALL, seed=seed, probes=20)) for seed in range(10)]
+    total = [found.absolute_sum(np.sqrt) for found in draws]
+    pairs = [
+        ([each.trace_samples for each in draws], [x.trace_deviations for x in draws]),
+        ([x.frobenius_samples for x in draws], [x.frobenius_deviations for x in draws]),
+        ([x.samples for x in total], [x.deviations for x in total]),
+        *(
+            (
+                [each.layer_samples[layer] for each in draws],
+                [each.layer_deviations[layer] for each in draws],
+            )
+            for layer in ("low", "high")
+        ),
+    ]
+    for samples, deviations in pairs:
+        seen = np.mean([np.var(each, ddof=1) for each in samples])
+        assert np.mean(np.square(deviations)) == pytest.approx(seen, rel=0.5)
+
+
 # -- special matrices -----------------------------------------------------------------------------
 
 

@@ -7,8 +7,8 @@ above all, where a few probes see one bulk and their scatter is easily far too s
    quick and standard, and the median half-width over the 95 % quantile of the errors, which is the
    narrowest half-width that would do.
 2. Density: the share of the points of the default grid and smoothing at which the band holds the
-   exact smoothed density, where that is above the peak of one eigenvalue, and where it is above 30 %
-   of its maximum; the median half-width as a share of the density there.
+   exact smoothed density, where that is above the peak of one eigenvalue, and where it is above
+   30 % of its maximum; the median half-width as a share of the density there.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def truths(values: Array) -> dict[str, float]:
     sizes = np.abs(values)
     found = {
         "trace": float(values.sum()),
-        "Frobenius norm": float(np.sqrt((values**2).sum())),
-        "effective dimension": float((sizes / (sizes + 1)).sum()),
+        "Frobenius": float(np.sqrt((values**2).sum())),
+        "N(z)": float((sizes / (sizes + 1)).sum()),
     }
     for alpha in ALPHAS:
         ratio = np.log((sizes**alpha).sum()) - alpha * np.log(sizes.sum())
@@ -100,8 +100,8 @@ def measured(matrix: torch.Tensor, budget: dict[str, int], seed: int) -> dict[st
     spectrum = compute_spectrum(MatrixOperator(matrix), request, layers={})
     estimates = {
         "trace": HessianTrace().of_spectrum(spectrum),
-        "Frobenius norm": HessianFrobenius().of_spectrum(spectrum),
-        "effective dimension": EffectiveDimension().of_spectrum(spectrum),
+        "Frobenius": HessianFrobenius().of_spectrum(spectrum),
+        "N(z)": EffectiveDimension().of_spectrum(spectrum),
         **{f"Rényi {a:g}": RenyiSharpness(alpha=a).of_spectrum(spectrum) for a in ALPHAS},
     }
     return {
@@ -144,15 +144,17 @@ def study(seeds: int) -> list[dict[str, Any]]:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """Prints the shares held."""
-    quantities = list(rows[0]["held"])
-    shown = table("held, % / half-width over needed", "spectrum", "budget", *quantities, "density")
-    for row in rows:
-        cells = [f"{100 * row['held'][q]:.0f} / {row['width'][q]:.1f}" for q in quantities]
-        density = row["density"]
-        cells.append(f"{100 * density['held']:.0f}, high {100 * density['held_where_high']:.0f}")
-        shown.add_row(row["spectrum"], row["budget"], *cells)
-    console.print(shown)
+    """Prints the shares held, in percent, and the median of the half-widths over the needed."""
+    for budget in BUDGETS:
+        mine = [row for row in rows if row["budget"] == budget]
+        quantities = list(mine[0]["held"])
+        shown = table(f"held, %, {budget}", "spectrum", *quantities, "width", "density")
+        for row in mine:
+            cells = [f"{100 * row['held'][quantity]:.0f}" for quantity in quantities]
+            width = np.nanmedian(list(row["width"].values()))
+            density = row["density"]["held"]
+            shown.add_row(row["spectrum"], *cells, f"{width:.1f}", f"{100 * density:.0f}")
+        console.print(shown)
 
 
 def main() -> None:

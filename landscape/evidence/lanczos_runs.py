@@ -89,7 +89,7 @@ def compute_spectrum(
         chains += found
         samples.append(_samples(basis, open_=~known, images=images, layers=layers))
     joined = np.concatenate(samples, axis=1) if samples else np.zeros((2 * (2 + len(layers)), 0))
-    values, spreads = np.split(joined, 2)
+    values, deviations = np.split(joined, 2)
     order = np.argsort(basis.values)[::-1][:_KEPT_VECTORS]
     frobenius = float((basis.projected**2).sum() + basis.remainder**2)
     told = torch.empty(2, 0, operator.size).to(basis.basis) if told is None else told
@@ -114,9 +114,9 @@ def compute_spectrum(
         layer_exact=_inside(basis, layers),
         layer_samples=dict(zip(layers, values[2:], strict=True)),
         chains=chains,
-        trace_spreads=spreads[0],
-        frobenius_spreads=spreads[1],
-        layer_spreads=dict(zip(layers, spreads[2:], strict=True)),
+        trace_deviations=deviations[0],
+        frobenius_deviations=deviations[1],
+        layer_deviations=dict(zip(layers, deviations[2:], strict=True)),
         rounding=rounding,
     ).in_units(scaled.unit)
 
@@ -264,7 +264,7 @@ def _samples(
 
     Returns:
         Rows for trace, Frobenius and each layer's trace, then in the same order what each probe
-        says of the variance of such a sample; (4 + 2 layers, probes).
+        says of the standard deviation of such a sample; (4 + 2 layers, probes).
     """
     # The chains start outside the known eigenvectors only, so that the bulk is complete; for
     # second moments all of the basis is exact, and its image is known without further products.
@@ -300,7 +300,8 @@ def _samples(
         told = zip(share.tolist(), _over(shares, places).tolist(), strict=True)
         spread = [layer_spread(trace, square, places, dimension) for trace, square in told]
         spreads.append(torch.tensor(spread).to(share))
-    stacked: Array = torch.stack([*rows, *spreads]).cpu().numpy()
+    deviations = torch.stack(spreads).sqrt()
+    stacked: Array = torch.cat([torch.stack(rows), deviations]).cpu().numpy()
     return stacked
 
 

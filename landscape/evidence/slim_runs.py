@@ -72,13 +72,12 @@ def slim_spectrum(
         },
         chains=chains,
         # A v = a v + b q and A^2 v = (a^2 + b^2) v + b (a + a') q + b b' q', v, q, q' of length 1.
-        trace_spreads=2 * operator.size * heads[:, 1] ** 2,
-        frobenius_spreads=2
-        * operator.size
-        * heads[:, 1] ** 2
-        * ((heads[:, 0] + heads[:, 2]) ** 2 + heads[:, 3] ** 2),
-        layer_spreads={
-            layer: np.array([each.spreads[layer] for each in watched]) for layer in layers
+        trace_deviations=(2 * operator.size) ** 0.5 * heads[:, 1],
+        frobenius_deviations=(2 * operator.size) ** 0.5
+        * heads[:, 1]
+        * np.hypot(heads[:, 0] + heads[:, 2], heads[:, 3]),
+        layer_deviations={
+            layer: np.sqrt([each.spreads[layer] for each in watched]) for layer in layers
         },
         rounding=rounding,
     ).in_units(operator.unit)

@@ -103,9 +103,9 @@ class Spectrum:
         layer_exact: ``trace_exact`` by layer.
         layer_samples: ``trace_samples`` by layer, each (probes,).
         chains: Lanczos runs of the probes on the rest of the space.
-        trace_spreads: What each probe says of the variance of a trace sample.
-        frobenius_spreads: The same of a Frobenius sample, in fourth powers of ``unit``.
-        layer_spreads: The same of the layers' samples.
+        trace_deviations: What each probe says of the standard deviation of a trace sample.
+        frobenius_deviations: The same of a Frobenius sample, in squares of ``unit``.
+        layer_deviations: The same of the layers' samples.
         rounding: What the rounding of products may have moved.
         unit: A power of two of the size of A; squares are kept in it, so that none underflows.
     """
@@ -122,9 +122,9 @@ class Spectrum:
     layer_exact: dict[str, float]
     layer_samples: dict[str, Array]
     chains: Sequence[Chain]
-    trace_spreads: Array
-    frobenius_spreads: Array
-    layer_spreads: dict[str, Array]
+    trace_deviations: Array
+    frobenius_deviations: Array
+    layer_deviations: dict[str, Array]
     rounding: RoundingErrors
     unit: float = 1.0
 
@@ -138,6 +138,8 @@ class Spectrum:
             trace_samples=self.trace_samples * unit,
             layer_exact={layer: part * unit for layer, part in self.layer_exact.items()},
             layer_samples={layer: part * unit for layer, part in self.layer_samples.items()},
+            trace_deviations=self.trace_deviations * unit,
+            layer_deviations={layer: part * unit for layer, part in self.layer_deviations.items()},
             chains=[chain.scaled(unit) for chain in self.chains],
             unit=self.unit * unit,
         )
@@ -155,7 +157,7 @@ class Spectrum:
     def trace(self) -> SampleMean:
         """Trace: exact inside the Krylov basis, Hutchinson outside it."""
         return self._mean(
-            self.trace_exact, self.trace_samples, self.trace_spreads, self.rounding.trace
+            self.trace_exact, self.trace_samples, self.trace_deviations, self.rounding.trace
         )
 
     def frobenius_squared(self, unit: float = 1.0) -> SampleMean:
@@ -168,7 +170,7 @@ class Spectrum:
             The mean.
         """
         found = SampleMean.of_parts(
-            self.frobenius_exact, self.frobenius_samples, self.frobenius_spreads, positive=True
+            self.frobenius_exact, self.frobenius_samples, self.frobenius_deviations, positive=True
         )
         factor = self.unit / unit
         return replace(found, rounding=self.rounding.squared).scaled(factor).scaled(factor)
@@ -179,15 +181,15 @@ class Spectrum:
             layer: self._mean(
                 exact,
                 self.layer_samples[layer],
-                self.layer_spreads[layer],
+                self.layer_deviations[layer],
                 self.rounding.layers[layer],
             )
             for layer, exact in self.layer_exact.items()
         }
 
-    def _mean(self, exact: float, samples: Array, spreads: Array, rounding: float) -> SampleMean:
-        found = SampleMean.of_parts(exact / self.unit, samples / self.unit, spreads)
-        return replace(found, rounding=rounding).scaled(self.unit)
+    def _mean(self, exact: float, samples: Array, deviations: Array, rounding: float) -> SampleMean:
+        found = SampleMean.of_parts(exact, samples, deviations)
+        return replace(found, rounding=rounding * self.unit)
 
     def absolute_sum(self, function: Function) -> SpectralSum:
         """Tr f(|A|) with sampling, quadrature and rounding error."""

@@ -12,7 +12,7 @@ from landscape.linalg.quadrature import (
     SpectralSum,
     absolute_sum,
     density,
-    sample_spreads,
+    sample_deviations,
 )
 from landscape.linalg.scaling import Rescaled
 from landscape.linalg.trace import (
@@ -41,7 +41,7 @@ __all__ = [
     "lanczos_chains",
     "project_out",
     "rademacher",
-    "sample_spreads",
+    "sample_deviations",
     "standard_error",
     "student_quantile",
     "xtrace",

@@ -108,7 +108,8 @@ def krylov(
     Args:
         operator: Symmetric operator.
         start: Start vector, not zero.
-        steps: Products to spend; fewer are spent when the basis fills the space.
+        steps: Products to spend; fewer are spent when the basis fills the space, one more where
+            the first product all but under- or overflows.
         generator: Source of the vectors after a breakdown (CPU).
         max_basis: Most vectors kept, at least 8; None keeps all.
 
@@ -138,7 +139,9 @@ def krylov(
     basis[0] = start / norm
     projected = np.zeros((limit, limit))
     count, scale, remainder = 0, 0.0, 0.0
-    while scaled.products < steps:
+    for _ in range(steps):
+        if scaled.zero and scaled.products == steps:  # it was looked at twice, and is zero
+            break
         if count == limit:
             if limit == operator.size:
                 break

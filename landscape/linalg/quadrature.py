@@ -58,8 +58,8 @@ class SpectralSum:
         quadrature_error: Half-width of the systematic error, of all samples alike.
         bracket: Mean lower and upper rule (``exact`` included): bounds of the mean of the
             samples' true values.
-        spreads: For each sample what its own rule says of the variance of one, (N,); None where
-            nothing is said.
+        deviations: For each sample what its own rule says of the standard deviation of one, (N,);
+            None where nothing is said.
         rounding_error: What the rounding of the products may have moved the value by.
     """
 
@@ -67,7 +67,7 @@ class SpectralSum:
     samples: Array
     quadrature_error: float
     bracket: tuple[float, float]
-    spreads: Array | None = None
+    deviations: Array | None = None
     rounding_error: float = 0.0
 
     @property
@@ -79,7 +79,7 @@ class SpectralSum:
     def _sampling(self) -> tuple[float, float]:
         if len(self.samples) < 2:
             return 0.0, 1.0
-        return standard_error(self.samples, self.spreads)
+        return standard_error(self.samples, self.deviations)
 
     @property
     def stderr(self) -> float:
@@ -163,23 +163,23 @@ def absolute_sum(
         samples=height * samples,
         quadrature_error=height * error,
         bracket=(bounds[0], bounds[1]),
-        spreads=height * (height * sample_spreads(chains, scaled)),
+        deviations=height * sample_deviations(chains, scaled),
         rounding_error=moved,
     )
 
 
-def sample_spreads(chains: Sequence[Chain], function: Function) -> Array:
-    """For each chain what its own rule says of the variance of its sample v^T f(|A|) v.
+def sample_deviations(chains: Sequence[Chain], function: Function) -> Array:
+    """For each chain what its own rule says of the standard deviation of v^T f(|A|) v.
 
-    On a sphere it is 2 ||f v - (v^T f v / n) v||^2, n = ||v||^2; where the lengths of the start
-    vectors scatter, their variance times the squared mean of f is added.
+    On a sphere the variance is 2 ||f v - (v^T f v / n) v||^2, n = ||v||^2; where the lengths of the
+    start vectors scatter, their variance times the squared mean of f is added.
 
     Args:
         chains: Lanczos runs.
         function: f on an array of non-negative numbers.
 
     Returns:
-        One variance a chain.
+        One standard deviation a chain.
     """
     masses = np.array([chain.mass for chain in chains])
     scatter = float(np.var(masses, ddof=1)) if len(masses) > 1 else 0.0
@@ -189,7 +189,7 @@ def sample_spreads(chains: Sequence[Chain], function: Function) -> Array:
         values = function(np.abs(nodes))
         mean = float(weights @ values) / (chain.mass or 1.0)
         found.append(2 * float(weights @ (values - mean) ** 2) + scatter * mean**2)
-    return np.array(found)
+    return np.sqrt(found)
 
 
 def _nodes(chains: Sequence[Chain]) -> list[tuple[Array, Array]]:

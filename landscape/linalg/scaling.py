@@ -9,6 +9,8 @@ from torch import Tensor
 
 from landscape.linalg.operator import SymmetricOperator
 
+_REACH_OF_FLOAT32 = 60
+
 
 class Rescaled:
     """A / unit, where unit is the power of two nearest to the size of the first product of A.
@@ -46,6 +48,11 @@ class Rescaled:
         """The power of two; 1 as long as all products are zero."""
         return math.ldexp(1.0, self._exponent or 0)
 
+    @property
+    def zero(self) -> bool:
+        """Whether all products so far were zero, the first one also with a longer vector."""
+        return self._zero_twice and self._exponent is None
+
     def matmat(self, vectors: Tensor) -> Tensor:
         """Products of A / unit with K vectors, (K, P) -> (K, P)."""
         if self._exponent is None and len(vectors):
@@ -53,11 +60,26 @@ class Rescaled:
         return self._divided(vectors, self._exponent or 0)
 
     def rounding_errors(self, vectors: Tensor) -> Tensor | None:
-        """Measured errors of the products of A / unit, (K, P) -> (K, P); None where unknown."""
+        """Measured errors of the products of A / unit, (K, P) -> (K, P), in float64.
+
+        Args:
+            vectors: (K, P).
+
+        Returns:
+            The errors; None where they are unknown or not finite.
+        """
         measure = getattr(self._operator, "rounding_errors", None)
-        before, after = _halves(self._exponent or 0)
-        found: Tensor | None = None if measure is None else measure(vectors * before)
-        return None if found is None else found.double() * after
+        if measure is None:
+            return None
+        # Errors may be measured in float32, which holds no longer and no shorter vectors.
+        exponent = self._exponent or 0
+        before = min(max(exponent // 2, -_REACH_OF_FLOAT32), _REACH_OF_FLOAT32)
+        found: Tensor | None = measure(vectors * math.ldexp(1.0, -before))
+        if found is None or not bool(found.isfinite().all()):
+            return None
+        rest = exponent - before
+        found = found.double() * math.ldexp(1.0, -(rest // 2))
+        return found * math.ldexp(1.0, rest // 2 - rest)
 
     def _divided(self, vectors: Tensor, exponent: int) -> Tensor:
         before, after = _halves(exponent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,7 +54,7 @@ class SampleMean:
         exact: float = 0.0,
         products: int = 0,
         positive: bool = False,
-        spreads: Array | None = None,
+        deviations: Array | None = None,
     ) -> SampleMean:
         """Mean of at least two samples, plus an exact part.
 
@@ -62,13 +63,13 @@ class SampleMean:
             exact: The exact part.
             products: Matrix-vector products spent.
             positive: Whether the samples are non-negative.
-            spreads: For each sample an estimate of the variance of one, of a source of its own;
-                see ``standard_error``.
+            deviations: For each sample an estimate of the standard deviation of one, of a source
+                of its own; see ``standard_error``.
 
         Returns:
             The mean.
         """
-        error, degrees = standard_error(samples, spreads)
+        error, degrees = standard_error(samples, deviations)
         return cls(
             value=exact + float(np.mean(samples)),
             stderr=error,
@@ -80,12 +81,17 @@ class SampleMean:
 
     @classmethod
     def of_parts(
-        cls, exact: float, samples: Array, spreads: Array | None = None, *, positive: bool = False
+        cls,
+        exact: float,
+        samples: Array,
+        deviations: Array | None = None,
+        *,
+        positive: bool = False,
     ) -> SampleMean:
         """An exact part plus the mean of any number of samples, none included."""
         if not len(samples):
             return cls(value=exact, stderr=0.0, degrees=1, exact=exact)
-        return cls.of(samples, exact=exact, positive=positive, spreads=spreads)
+        return cls.of(samples, exact=exact, positive=positive, deviations=deviations)
 
     def scaled(self, factor: float) -> SampleMean:
         """The mean of samples that are ``factor`` times as large."""
@@ -103,12 +109,12 @@ class SampleMean:
         mean = self.value - self.exact
         low, high = self.value - half, self.value + half
         if self.positive and mean > 0:
-            ratio = np.exp(min(half / mean, _LARGEST_EXPONENT))
+            ratio = math.exp(min(half / mean, _LARGEST_EXPONENT))
             low, high = self.exact + mean / ratio, self.exact + mean * ratio
         return low - self.rounding, high + self.rounding
 
 
-def standard_error(samples: Array, spreads: Array | None = None) -> tuple[float, float]:
+def standard_error(samples: Array, deviations: Array | None = None) -> tuple[float, float]:
     """Standard error of the mean of N samples, and its degrees of freedom.
 
     The sample variance has N - 1 degrees of freedom: by chance it is far too small in some of all
@@ -120,7 +126,7 @@ def standard_error(samples: Array, spreads: Array | None = None) -> tuple[float,
 
     Args:
         samples: (N,), at least two.
-        spreads: 2 ||B v - (v^T B v / n) v||^2 of each sample, (N,); None where unknown.
+        deviations: sqrt(2) ||B v - (v^T B v / n) v|| of each sample, (N,); None where unknown.
 
     Returns:
         Standard error and degrees of freedom.
@@ -133,13 +139,13 @@ def standard_error(samples: Array, spreads: Array | None = None) -> tuple[float,
     count = len(samples)
     size = float(np.abs(samples).max()) or 1.0
     variance, degrees = float(np.var(samples / size, ddof=1)), float(count - 1)
-    if spreads is not None:
-        told = spreads / size / size
+    if deviations is not None:
+        told = np.square(deviations / size)
         mean, scatter = float(told.mean()), float(np.var(told, ddof=1)) / count
         weight = min(2 * mean**2 / scatter, _MOST_DEGREES) if scatter > 0 else _MOST_DEGREES
         variance = (degrees * variance + weight * mean) / (degrees + weight)
         degrees = max(degrees, weight)  # not their sum: both come from the same vectors
-    return size * float(np.sqrt(variance / count)), degrees
+    return size * math.sqrt(variance / count), degrees
 
 
 def student_quantile(degrees: float, level: float = 0.95) -> float:
