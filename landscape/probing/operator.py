@@ -49,7 +49,10 @@ class CurvatureOperator:
         names = list(self.probe.space.names)
         images = {}
         for dtype in (torch.float32, torch.float64):
-            twin = self.probe.on_first_batch(dtype).restrict(names)
+            try:
+                twin = self.probe.on_first_batch(dtype).restrict(names)
+            except ValueError:
+                return None
             product = twin.hvp if self.name == "hessian" else twin.ggnvp
             images[dtype] = product(vectors.to(dtype)).double()
         errors = images[torch.float32] - images[torch.float64]
