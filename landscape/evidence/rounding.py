@@ -159,6 +159,20 @@ class _Sum:
         return _MARGIN * abs(self.exact + self.mean) + _REACH * self.error
 
 
+def trace_rounding(vectors: Tensor, errors: Tensor) -> float:
+    """Half-width of a trace by a few random vectors and the errors E v of their products.
+
+    Args:
+        vectors: Random signs, (K, P).
+        errors: E applied to them, (K, P).
+
+    Returns:
+        What the rounding of products may have moved the trace by.
+    """
+    errors = errors.double()
+    return _Sum.of(errors.new_zeros(0), vectors * errors, 2 * errors.square().sum(1)).reach
+
+
 def layer_spread(trace: float, square: float, places: Sequence[slice], dimension: int) -> float:
     """Variance of a sample v^T E B v of a layer's trace, E the projection on its entries.
 

@@ -134,7 +134,7 @@ def standard_error(samples: Array, deviations: Array | None = None) -> tuple[flo
     Example:
         >>> import numpy as np
         >>> standard_error(np.array([1.0, 1.0, 4.0]))
-        (1.0, 2)
+        (1.0, 2.0)
     """
     count = len(samples)
     size = float(np.abs(samples).max()) or 1.0
