@@ -1,5 +1,6 @@
 """Algorithms on symmetric operators; they know no model."""
 
+from landscape.linalg.density import Density, density
 from landscape.linalg.lanczos import Chain, Krylov, krylov, lanczos_chains
 from landscape.linalg.operator import (
     MatrixOperator,
@@ -8,10 +9,8 @@ from landscape.linalg.operator import (
     rademacher,
 )
 from landscape.linalg.quadrature import (
-    Density,
     SpectralSum,
     absolute_sum,
-    density,
     sample_deviations,
 )
 from landscape.linalg.scaling import Rescaled
