@@ -8,7 +8,7 @@ from typing import ClassVar
 from landscape.evidence import Spectrum
 from landscape.linalg import SpectralSum
 from landscape.measures.base import CostClass
-from landscape.measures.spectral import SpectralMeasure
+from landscape.measures.spectral import SpectralMeasure, with_rounding
 from landscape.results import Estimate, Status
 
 
@@ -38,15 +38,15 @@ class EffectiveDimension(SpectralMeasure):
             raise ValueError(f"z must be positive, got {self.z}")
 
     def of_spectrum(self, spectrum: Spectrum) -> Estimate:
-        """N(z) with sampling and quadrature error."""
+        """N(z) with sampling, quadrature and rounding error."""
         total = spectrum.absolute_sum(lambda values: values / (values + self.z))
         return of_sum(total)
 
 
 def of_sum(total: SpectralSum) -> Estimate:
-    """An estimate from a spectral sum, its two errors in the diagnostics."""
+    """An estimate from a spectral sum, its systematic errors in the diagnostics."""
     low, high = total.interval()
-    return Estimate(
+    estimate = Estimate(
         value=total.value,
         stderr=total.stderr,
         interval=(max(low, 0.0), high),
@@ -54,5 +54,7 @@ def of_sum(total: SpectralSum) -> Estimate:
         diagnostics={
             "quadrature_error": total.quadrature_error,
             "bracket": list(total.bracket),
+            "rounding_error": total.rounding_error,
         },
     )
+    return with_rounding(estimate, total.rounding_error)

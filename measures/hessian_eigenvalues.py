@@ -9,7 +9,7 @@ import numpy as np
 
 from landscape.evidence import Spectrum
 from landscape.measures.base import CostClass
-from landscape.measures.spectral import SpectralMeasure
+from landscape.measures.spectral import SpectralMeasure, with_rounding
 from landscape.results import Estimate, Status
 
 # A bound of the error above this share of the value means that Lanczos has not settled.
@@ -40,6 +40,7 @@ class HessianTopEigenvalue(SpectralMeasure):
             values[0],
             bounds[0],
             spectrum,
+            rounding=spectrum.rounding.largest,
             eigenvalues=[float(value) for value in values],
             error_bounds=[float(bound) for bound in bounds],
             ratio_to_fifth=float(values[0] / values[4]) if count == 5 and values[4] else None,
@@ -68,21 +69,28 @@ class HessianBottomEigenvalue(SpectralMeasure):
             spectrum.values[0],
             spectrum.error_bounds[0],
             spectrum,
+            rounding=spectrum.rounding.smallest,
             **_negative_share(spectrum),
             ratio_to_largest=abs(float(spectrum.values[0])) / largest if largest else None,
         )
 
 
-def _bounded(value: float, bound: float, spectrum: Spectrum, **diagnostics: Any) -> Estimate:
+def _bounded(
+    value: float, bound: float, spectrum: Spectrum, *, rounding: float, **diagnostics: Any
+) -> Estimate:
     scale = float(np.abs(spectrum.values).max())
-    settled = bound <= _SETTLED * max(abs(value), 1e-3 * scale) or bound == 0
-    return Estimate(
+    rounding *= spectrum.unit
+    # What counts is whether the run has settled; more steps do nothing against rounding.
+    size = max(abs(value), 1e-3 * scale)
+    settled = bound - rounding <= _SETTLED * size
+    estimate = Estimate(
         value=float(value),
         stderr=float(bound),
         interval=(float(value - bound), float(value + bound)),
         status=Status.OK if settled else Status.NOT_CONVERGED,
-        diagnostics=diagnostics,
+        diagnostics={**diagnostics, "rounding_error": rounding},
     )
+    return with_rounding(estimate, rounding, size) if settled else estimate
 
 
 def _negative_share(spectrum: Spectrum) -> dict[str, Any]:

@@ -28,17 +28,19 @@ class HessianFrobenius(SpectralMeasure):
 
     def of_spectrum(self, spectrum: Spectrum) -> Estimate:
         """||H||_F by the square root of the squared norm and of its interval's ends."""
-        squared = of_mean(spectrum.frobenius_squared())
-        low, high = (max(end, 0.0) ** 0.5 for end in squared.interval)
-        value = max(squared.value, 0.0) ** 0.5
+        unit = spectrum.unit
+        own = of_mean(spectrum.frobenius_squared(unit))
+        low, high = (unit * max(end, 0.0) ** 0.5 for end in own.interval)
+        value = max(own.value, 0.0) ** 0.5
         return Estimate(
-            value=value,
-            stderr=squared.stderr / (2 * value) if value else 0.0,
+            value=unit * value,
+            stderr=unit * own.stderr / (2 * value) if value else 0.0,
             interval=(low, high),
-            status=squared.status,
+            status=own.status,
+            message=own.message,
             diagnostics={
-                "squared": squared.value,
-                "squared_stderr": squared.stderr,
-                "squared_interval": list(squared.interval),
+                "squared": unit * (unit * own.value),
+                "squared_stderr": unit * (unit * own.stderr),
+                "squared_interval": [unit * (unit * end) for end in own.interval],
             },
         )

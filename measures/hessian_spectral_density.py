@@ -10,7 +10,7 @@ import numpy as np
 from landscape.evidence import Spectrum
 from landscape.linalg import student_quantile
 from landscape.measures.base import CostClass
-from landscape.measures.spectral import SpectralMeasure
+from landscape.measures.spectral import SpectralMeasure, with_rounding
 from landscape.results import Estimate
 
 
@@ -19,8 +19,9 @@ class HessianSpectralDensity(SpectralMeasure):
     """Density of the eigenvalues, phi(x) = 1/P sum_i N(x; lambda_i, width^2).
 
     Known eigenvalues enter exactly, the bulk by stochastic Lanczos quadrature on the rest of the
-    space. The curve, its 95 % band and the known eigenvalues are in the diagnostics; the value is
-    the share of eigenvalues within one percent of the largest |lambda| around zero.
+    space. The curve, its 95 % band and the known eigenvalues are in the diagnostics; the band holds
+    sampling, quadrature and the places of eigenvalues that are not told apart. The value is the
+    share of eigenvalues within one percent of the largest |lambda| around zero.
 
     Args:
         width: Standard deviation of the smoothing as a share of the spectrum's range.
@@ -51,24 +52,25 @@ class HessianSpectralDensity(SpectralMeasure):
         low, high = float(spectrum.values[0]), float(spectrum.values[-1])
         reach = max(high - low, abs(high), abs(low)) or 1.0
         grid = np.linspace(min(low, 0.0) - 0.03 * reach, max(high, 0.0) + 0.03 * reach, self.points)
-        curve, error = spectrum.density(grid, self.width * reach)
-        half = student_quantile(len(spectrum.chains) - 1) * error
-        share, stderr = _flat_share(spectrum, 0.01 * max(abs(low), abs(high)))
+        curve = spectrum.density(grid, self.width * reach)
+        largest = max(abs(low), abs(high))
+        share, stderr = _flat_share(spectrum, 0.01 * largest)
         spread = student_quantile(len(spectrum.chains) - 1) * stderr
-        return Estimate(
+        estimate = Estimate(
             value=share,
             stderr=stderr,
             interval=(max(share - spread, 0.0), min(share + spread, 1.0)),
             diagnostics={
                 "grid": grid.tolist(),
-                "density": curve.tolist(),
-                "density_low": np.maximum(curve - half, 0.0).tolist(),
-                "density_high": (curve + half).tolist(),
+                "density": curve.values.tolist(),
+                "density_low": curve.low.tolist(),
+                "density_high": curve.high.tolist(),
                 "width": self.width * reach,
                 "eigenvalues": spectrum.known_values.tolist(),
                 "size": spectrum.size,
             },
         )
+        return with_rounding(estimate, spectrum.rounding.eigenvalue * spectrum.unit, largest)
 
 
 def _flat_share(spectrum: Spectrum, threshold: float) -> tuple[float, float]:

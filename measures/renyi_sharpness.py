@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscape.evidence import Spectrum
-from landscape.linalg import SpectralSum, student_quantile
+from landscape.linalg import SpectralSum, sample_deviations, standard_error, student_quantile
 from landscape.measures.base import CostClass
-from landscape.measures.spectral import SpectralMeasure
+from landscape.measures.spectral import SpectralMeasure, with_rounding
 from landscape.results import Estimate, Status
 
 # An interval wider than this many nats says little about an entropy.
@@ -74,39 +75,50 @@ class RenyiSharpness(SpectralMeasure):
         most = math.log(spectrum.size)
         entropy = min(max(entropy, 0.0), most)
         unit = most if self.normalized and most else 1.0
-        count = len(errors.samples)
-        sampling = float(errors.samples.std(ddof=1) / math.sqrt(count)) if count > 1 else 0.0
-        half = math.hypot(sampling * student_quantile(count - 1), errors.quadrature)
+        sampling, degrees = errors.sampling(spectrum)
+        half = math.hypot(sampling * student_quantile(degrees), errors.quadrature)
+        half += errors.rounding
         low, high = max(-entropy - half, -most), min(-entropy + half, 0.0)
-        return Estimate(
+        estimate = Estimate(
             value=-entropy / unit,
             stderr=sampling / unit,
             interval=(low / unit, high / unit),
             status=Status.UNCERTAIN if high - low > _WIDE else Status.OK,
-            diagnostics={"quadrature_error": errors.quadrature / unit, "entropy": entropy},
+            diagnostics={
+                "quadrature_error": errors.quadrature / unit,
+                "rounding_error": errors.rounding / unit,
+                "entropy": entropy,
+            },
         )
+        # An entropy is a logarithm: two digits are of the sums behind it.
+        return with_rounding(estimate, errors.rounding, 1.0)
 
     def _entropy(self, spectrum: Spectrum, total: SpectralSum) -> tuple[float, _Errors]:
         """H_alpha and its first-order errors."""
         alpha, b = self.alpha, total.value
         share, share_error = total.samples / b, total.quadrature_error / b
+        share_moved = total.rounding_error / b
         if math.isinf(alpha):
             largest = float(np.abs(spectrum.values).max())
-            return math.log(b / largest), _Errors(share, share_error)
+            own = max(spectrum.rounding.largest, spectrum.rounding.smallest) * spectrum.unit
+            return math.log(b / largest), _Errors(
+                samples=share,
+                function=lambda values: values / b,
+                quadrature=share_error,
+                rounding=share_moved + own / largest,
+            )
         if alpha == 1:
             plogp = spectrum.absolute_sum(lambda values: _x_log_x(values / b))
             entropy = -plogp.value
             return entropy, _Errors(
-                (1 - entropy) * share - plogp.samples,
-                math.hypot((1 - entropy) * share_error, plogp.quadrature_error),
+                samples=(1 - entropy) * share - plogp.samples,
+                function=lambda values: (1 - entropy) * values / b - _x_log_x(values / b),
+                quadrature=math.hypot((1 - entropy) * share_error, plogp.quadrature_error),
+                rounding=abs(1 - entropy) * share_moved + plogp.rounding_error,
             )
-        if alpha == 2:
-            squares = spectrum.frobenius_squared()
-            a, da, qa = squares.value / b**2, spectrum.frobenius_samples / b**2, 0.0
-        else:
-            # In units of b, so that no power over- or underflows: the ratio is free of scale.
-            power = spectrum.absolute_sum(lambda values: (values / b) ** alpha)
-            a, da, qa = power.value, power.samples, power.quadrature_error
+        # In units of b, so that no power over- or underflows: the ratio is free of scale.
+        power = spectrum.absolute_sum(lambda values: (values / b) ** alpha)
+        a, da, qa = power.value, power.samples, power.quadrature_error
         factor = 1 / (1 - alpha)
         # Near alpha = 1 the errors of both sums are nearly one and cancel: that of the sum of
         # p^alpha - p, p = |lambda| / b, is then the smaller of two valid ones.
@@ -115,18 +127,42 @@ class RenyiSharpness(SpectralMeasure):
             math.hypot(qa / a, alpha * share_error),
             math.hypot(excess.quadrature_error / a, (1 / a - alpha) * share_error),
         )
+        rounding = min(
+            power.rounding_error / a + alpha * share_moved,
+            excess.rounding_error / a + abs(1 / a - alpha) * share_moved,
+        )
         return (
             factor * math.log(a) if a > 0 else math.log(b / float(np.abs(spectrum.values).max())),
-            _Errors(factor * (da / a - alpha * share), abs(factor) * quadrature),
+            _Errors(
+                samples=factor * (da / a - alpha * share),
+                function=lambda values: factor * ((values / b) ** alpha / a - alpha * values / b),
+                quadrature=abs(factor) * quadrature,
+                rounding=abs(factor) * rounding,
+            ),
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Errors:
-    """Per-probe deviations to first order, and the half-width of the quadrature error."""
+    """Errors to first order.
+
+    Args:
+        samples: Deviation that each probe adds to the entropy.
+        function: What every eigenvalue adds to it, of |lambda|.
+        quadrature: Half-width of the quadrature error.
+        rounding: Half-width of what rounding may have moved.
+    """
 
     samples: NDArray[np.float64]
+    function: Callable[[NDArray[np.float64]], NDArray[np.float64]]
     quadrature: float
+    rounding: float
+
+    def sampling(self, spectrum: Spectrum) -> tuple[float, float]:
+        """Standard error and its degrees of freedom."""
+        if len(self.samples) < 2:
+            return 0.0, 1.0
+        return standard_error(self.samples, sample_deviations(spectrum.chains, self.function))
 
 
 def _x_log_x(values: NDArray[np.float64]) -> NDArray[np.float64]:

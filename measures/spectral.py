@@ -12,6 +12,9 @@ from landscape.measures.base import DeclinedError, Measure, Requests
 from landscape.probing import Operator, Probe
 from landscape.results import Estimate, Status
 
+# Rounding above this share of a value leaves less than two digits of it.
+_TWO_DIGITS = 0.01
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpectralMeasure(Measure):
@@ -98,10 +101,36 @@ def of_mean(mean: SampleMean, **diagnostics: Any) -> Estimate:
     """An estimate from a sample mean; uncertain where the interval is as wide as the value."""
     low, high = mean.interval()
     unsure = high - low > abs(mean.value)
-    return Estimate(
+    estimate = Estimate(
         value=mean.value,
         stderr=mean.stderr,
         interval=(low, high),
         status=Status.UNCERTAIN if unsure else Status.OK,
         diagnostics=diagnostics,
+    )
+    return with_rounding(estimate, mean.rounding)
+
+
+def with_rounding(estimate: Estimate, rounding: float, size: float | None = None) -> Estimate:
+    """The estimate, uncertain where rounding of the products leaves less than two digits of it.
+
+    Args:
+        estimate: The estimate; its interval covers the rounding already.
+        rounding: What the rounding may have moved the value by.
+        size: What two digits are of; None takes the value.
+
+    Returns:
+        The estimate with its status and a message.
+    """
+    size = abs(estimate.value) if size is None else size
+    if not estimate.status.measured or rounding <= _TWO_DIGITS * size:
+        return estimate
+    share = f"by up to {100 * rounding / size:.2g} % of it" if size else "away from zero"
+    return replace(
+        estimate,
+        status=Status.UNCERTAIN,
+        message=(
+            f"Rounding of the products in the working precision may have moved the value {share}; "
+            "measure in float64 (dtype=torch.float64, --dtype float64)."
+        ),
     )

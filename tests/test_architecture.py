@@ -4,7 +4,6 @@ import ast
 import configparser
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 
 import pytest
 
@@ -42,9 +41,6 @@ TOP = {
 # What would let a room touch a model behind the probe's back.
 MODEL_TOOLS = ("torch.nn", "torch.func", "torch.autograd")
 BANNED_LIBRARIES = {"linalg": MODEL_TOOLS, "measures": MODEL_TOOLS, "viz": ("torch",)}
-
-LONGEST_FILE = 400
-MEDIAN_FILE = 150
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -137,19 +133,6 @@ def package_problems(listed: set[str], on_disk: set[str]) -> list[str]:
     ]
 
 
-def length_problems(lengths: dict[str, int]) -> list[str]:
-    problems = [
-        f"{name}: {length} lines, more than {LONGEST_FILE}"
-        for name, length in lengths.items()
-        if length > LONGEST_FILE
-    ]
-    if median(lengths.values()) >= MEDIAN_FILE:
-        problems.append(
-            f"the median file has {median(lengths.values())} lines, not < {MEDIAN_FILE}"
-        )
-    return problems
-
-
 def test_modules_are_found():
     assert {"landscape", "landscape.measures", "landscape.viz"} <= packages(ROOT)
 
@@ -164,14 +147,6 @@ def test_every_package_is_listed_in_setup_cfg():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     assert package_problems(set(config["options"]["packages"].split()), packages(ROOT)) == []
-
-
-def test_files_are_short():
-    lengths = {
-        name: len(path.read_text(encoding="utf-8").splitlines())
-        for name, path in modules(ROOT).items()
-    }
-    assert length_problems(lengths) == []
 
 
 @pytest.mark.parametrize(
@@ -259,9 +234,3 @@ def test_package_checker_finds_both_directions():
         len(package_problems({"landscape", "landscape.gone"}, {"landscape", "landscape.new"})) == 2
     )
     assert package_problems({"landscape"}, {"landscape"}) == []
-
-
-def test_length_checker_finds():
-    assert len(length_problems({"long": LONGEST_FILE + 1, "a": 10, "b": 10})) == 1
-    assert len(length_problems({"a": MEDIAN_FILE, "b": MEDIAN_FILE, "c": 10})) == 1
-    assert length_problems({"a": MEDIAN_FILE - 1, "b": LONGEST_FILE, "c": 10}) == []

@@ -51,7 +51,7 @@ def test_trace(bowl):
     result = measures.get("hessian-trace").compute(probe)
     assert result.value == pytest.approx(float(matrix.trace()), rel=1e-10)
     assert result.stderr == 0
-    assert result.interval == (result.value, result.value)
+    assert result.interval == pytest.approx((result.value, result.value), rel=1e-12)
     layers = result.diagnostics["layers"]
     assert layers["low"]["value"] == pytest.approx(float(matrix.diagonal()[:10].sum()), rel=1e-10)
     assert layers["high"]["value"] == pytest.approx(float(matrix.diagonal()[10:].sum()), rel=1e-10)

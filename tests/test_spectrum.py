@@ -78,7 +78,8 @@ def test_a_complete_spectrum_is_exact(symmetric, size, seed):
     for mean, truth in exact.values():
         assert mean.value == pytest.approx(truth, abs=1e-11)
         assert mean.stderr == 0
-        assert mean.interval() == (mean.value, mean.value)
+        rounding = 1e-13 * (1 + np.abs(values).sum()) * size
+        assert mean.interval() == pytest.approx((mean.value, mean.value), abs=rounding)
     for exponent in (0.25, 0.5, 1.0, 1.5, 2.0, 3.0):
         total = found.absolute_sum(lambda x, exponent=exponent: x**exponent)
         assert total.value == pytest.approx((np.abs(values) ** exponent).sum(), rel=1e-9)
@@ -197,7 +198,8 @@ def test_the_exact_parts_are_those_of_the_basis(symmetric, steps):
     onto = basis.T @ basis
     out = torch.eye(300, dtype=torch.float64) - onto
     assert found.trace_exact == pytest.approx(float((onto @ matrix).trace()), abs=1e-10)
-    assert found.frobenius_exact == pytest.approx(float((matrix @ onto).square().sum()), rel=1e-10)
+    inside = found.frobenius_exact * found.unit**2
+    assert inside == pytest.approx(float((matrix @ onto).square().sum()), rel=1e-10)
     # A = Q Q' A + P A Q Q' + P A P, of which the probes sample the last.
     diagonal = (onto @ matrix + out @ matrix @ onto).diagonal()
     for layer, places in LAYERS.items():
@@ -235,9 +237,61 @@ def test_the_density_integrates_to_one(repeated):
     for found in spectra[:3]:
         reach = 1.5 * np.abs(found.values).max()
         grid = np.linspace(-reach, reach, 8001)
-        curve, error = found.density(grid, 0.01 * reach)
+        curve = found.density(grid, 0.01 * reach).values
         assert np.diff(grid) @ ((curve[1:] + curve[:-1]) / 2) == pytest.approx(1, abs=1e-6)
-        assert (error >= 0).all()
+
+
+def clustered():
+    rng = np.random.default_rng(3)
+
+    def cluster(centre, count, width):
+        return centre * (1 + width * rng.normal(size=count))
+
+    return {
+        "one": np.concatenate([[100.0, 50, 20], cluster(1, 197, 1e-3)]),
+        "rounded": np.concatenate([[100.0, 50, 20], np.ones(197)]),
+        "several": np.concatenate([cluster(c, 40, 1e-4) for c in (8, 4, 2, 1, -1)]),
+        "outlier": np.append(0.1 * rng.normal(size=199), 50),
+    }
+
+
+@pytest.mark.parametrize("name", clustered())
+@pytest.mark.parametrize("budget", [(20, 3, 6), (30, 5, 12)])
+def test_intervals_hold_where_eigenvalues_cluster(symmetric, name, budget):
+    values = clustered()[name]
+    matrix = symmetric(values, dtype=torch.float32)
+    steps, probes, probe_steps = budget
+    truths = [values.sum(), (values**2).sum(), np.abs(values).sum()]
+    hits = []
+    for seed in range(16):
+        request = SpectrumRequest(steps=steps, probes=probes, probe_steps=probe_steps, seed=seed)
+        found = spectrum_of(matrix, request)
+        sums = (found.trace(), found.frobenius_squared(), found.absolute_sum(lambda x: x))
+        ends = [each.interval() for each in sums]
+        hits.append([low <= truth <= high for (low, high), truth in zip(ends, truths, strict=True)])
+    assert np.mean(hits) >= 0.88
+
+
+@pytest.mark.parametrize("name", ["one", "several"])
+def test_deviations_tell_the_variance_of_samples(symmetric, name):
+    matrix = symmetric(clustered()[name])
+    draws = [spectrum_of(matrix, replace(SMALL, seed=seed, probes=20)) for seed in range(10)]
+    total = [found.absolute_sum(np.sqrt) for found in draws]
+    pairs = [
+        ([each.trace_samples for each in draws], [x.trace_deviations for x in draws]),
+        ([x.frobenius_samples for x in draws], [x.frobenius_deviations for x in draws]),
+        ([x.samples for x in total], [x.deviations for x in total]),
+        *(
+            (
+                [each.layer_samples[layer] for each in draws],
+                [each.layer_deviations[layer] for each in draws],
+            )
+            for layer in ("low", "high")
+        ),
+    ]
+    for samples, deviations in pairs:
+        seen = np.mean([np.var(each, ddof=1) for each in samples])
+        assert np.mean(np.square(deviations)) == pytest.approx(seen, rel=0.5)
 
 
 # -- special matrices -----------------------------------------------------------------------------

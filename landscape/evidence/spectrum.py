@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from landscape.evidence.planning import vector_bytes
+from landscape.evidence.rounding import RoundingErrors
 from landscape.linalg import (
     Chain,
+    Density,
     SampleMean,
     SpectralSum,
     absolute_sum,
@@ -66,7 +68,7 @@ class SpectrumRequest:
 
     def planned(self, probe: Probe) -> Cost:
         """What it will cost at most."""
-        vectors = 2 * self.steps + self.probes * (8 + self.probe_steps)
+        vectors = 2 * self.steps + self.probes * (10 + self.probe_steps)
         return Cost(products=self.passes, peak_memory=vector_bytes(probe, vectors, self.memory))
 
     def compute(self, probe: Probe) -> Spectrum:
@@ -96,12 +98,16 @@ class Spectrum:
         vectors: Eigenvectors of the largest eigenvalues, best first, (k, P).
         trace_exact: Part of the trace inside the basis.
         trace_samples: One sample a probe of the part outside.
-        frobenius_exact: Part of ||A||_F^2 inside the basis.
-        frobenius_samples: One sample a probe of the part outside.
+        frobenius_exact: Part of ||A||_F^2 inside the basis, in squares of ``unit``.
+        frobenius_samples: One sample a probe of the part outside, in squares of ``unit``.
         layer_exact: ``trace_exact`` by layer.
         layer_samples: ``trace_samples`` by layer, each (probes,).
         chains: Lanczos runs of the probes on the rest of the space.
-        rounding: Size below which an eigenvalue is rounding of the products.
+        trace_deviations: What each probe says of the standard deviation of a trace sample.
+        frobenius_deviations: The same of a Frobenius sample, in squares of ``unit``.
+        layer_deviations: The same of the layers' samples.
+        rounding: What the rounding of products may have moved.
+        unit: A power of two of the size of A; squares are kept in it, so that none underflows.
     """
 
     size: int
@@ -116,7 +122,27 @@ class Spectrum:
     layer_exact: dict[str, float]
     layer_samples: dict[str, Array]
     chains: Sequence[Chain]
-    rounding: float = 0.0
+    trace_deviations: Array
+    frobenius_deviations: Array
+    layer_deviations: dict[str, Array]
+    rounding: RoundingErrors
+    unit: float = 1.0
+
+    def in_units(self, unit: float) -> Spectrum:
+        """The spectrum of ``unit`` times the operator."""
+        return replace(
+            self,
+            values=self.values * unit,
+            error_bounds=self.error_bounds * unit,
+            trace_exact=self.trace_exact * unit,
+            trace_samples=self.trace_samples * unit,
+            layer_exact={layer: part * unit for layer, part in self.layer_exact.items()},
+            layer_samples={layer: part * unit for layer, part in self.layer_samples.items()},
+            trace_deviations=self.trace_deviations * unit,
+            layer_deviations={layer: part * unit for layer, part in self.layer_deviations.items()},
+            chains=[chain.scaled(unit) for chain in self.chains],
+            unit=self.unit * unit,
+        )
 
     @property
     def complete(self) -> bool:
@@ -130,31 +156,57 @@ class Spectrum:
 
     def trace(self) -> SampleMean:
         """Trace: exact inside the Krylov basis, Hutchinson outside it."""
-        return _mean(self.trace_exact, self.trace_samples)
+        return self._mean(
+            self.trace_exact, self.trace_samples, self.trace_deviations, self.rounding.trace
+        )
 
-    def frobenius_squared(self) -> SampleMean:
-        """||A||_F^2 = sum of squared eigenvalues, as the mean of ||A v||^2."""
-        return _mean(self.frobenius_exact, self.frobenius_samples, positive=True)
+    def frobenius_squared(self, unit: float = 1.0) -> SampleMean:
+        """||A||_F^2 = sum of squared eigenvalues, as the mean of ||A v||^2.
+
+        Args:
+            unit: The result is in squares of it; ``self.unit`` neither under- nor overflows.
+
+        Returns:
+            The mean.
+        """
+        found = SampleMean.of_parts(
+            self.frobenius_exact, self.frobenius_samples, self.frobenius_deviations, positive=True
+        )
+        factor = self.unit / unit
+        return replace(found, rounding=self.rounding.squared).scaled(factor).scaled(factor)
 
     def layer_traces(self) -> dict[str, SampleMean]:
         """Trace of every layer's diagonal block, from the same probes."""
         return {
-            layer: _mean(exact, self.layer_samples[layer])
+            layer: self._mean(
+                exact,
+                self.layer_samples[layer],
+                self.layer_deviations[layer],
+                self.rounding.layers[layer],
+            )
             for layer, exact in self.layer_exact.items()
         }
 
+    def _mean(self, exact: float, samples: Array, deviations: Array, rounding: float) -> SampleMean:
+        found = SampleMean.of_parts(exact, samples, deviations)
+        return replace(found, rounding=rounding * self.unit)
+
     def absolute_sum(self, function: Function) -> SpectralSum:
-        """Tr f(|A|) with sampling and quadrature error."""
+        """Tr f(|A|) with sampling, quadrature and rounding error."""
         return absolute_sum(
-            self.chains, function, eigenvalues=self.known_values, rounding=self.rounding
+            self.chains,
+            function,
+            eigenvalues=self.known_values,
+            rounding=self.rounding.eigenvalue * self.unit,
         )
 
-    def density(self, grid: Array, width: float) -> tuple[Array, Array]:
-        """Smoothed spectral density on a grid and its standard error."""
-        return density(self.chains, grid, width, eigenvalues=self.known_values, size=self.size)
-
-
-def _mean(exact: float, samples: Array, *, positive: bool = False) -> SampleMean:
-    if not len(samples):
-        return SampleMean(value=exact, stderr=0.0, degrees=1, exact=exact)
-    return SampleMean.of(samples, exact=exact, positive=positive)
+    def density(self, grid: Array, width: float) -> Density:
+        """Smoothed spectral density on a grid with its 95 % band."""
+        return density(
+            self.chains,
+            grid,
+            width,
+            eigenvalues=self.known_values,
+            size=self.size,
+            rounding=self.rounding.eigenvalue * self.unit,
+        )

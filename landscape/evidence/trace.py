@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
 
-from landscape.linalg import SampleMean, hutch_plus_plus, hutchinson, xtrace
+from landscape.evidence.rounding import trace_rounding
+from landscape.linalg import (
+    Rescaled,
+    SampleMean,
+    hutch_plus_plus,
+    hutchinson,
+    rademacher,
+    xtrace,
+)
 from landscape.probing import Operator, Probe
 from landscape.results import Cost
 
 TraceMethod = Literal["xtrace", "hutch++", "hutchinson"]
 _ESTIMATORS = {"xtrace": xtrace, "hutch++": hutch_plus_plus, "hutchinson": hutchinson}
+
+# Vectors whose rounding is measured.
+_TOLD = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +59,12 @@ class TraceRequest:
         return Cost(products=self.passes, peak_memory=vectors * probe.dtype.itemsize)
 
     def compute(self, probe: Probe) -> SampleMean:
-        """Runs the estimator."""
+        """Runs the estimator, and measures the rounding of two products."""
         generator = torch.Generator().manual_seed(self.seed)
-        return _ESTIMATORS[self.method](
-            probe.operator(self.operator), self.matvecs, generator=generator
-        )
+        operator = probe.operator(self.operator)
+        found = _ESTIMATORS[self.method](operator, self.matvecs, generator=generator)
+        vectors = rademacher(_TOLD, operator, generator)
+        errors = Rescaled(operator).rounding_errors(vectors)
+        if errors is None:
+            return found
+        return replace(found, rounding=trace_rounding(vectors, errors))

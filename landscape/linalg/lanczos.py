@@ -11,8 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from landscape.linalg.operator import SymmetricOperator, project_out
+from landscape.linalg.scaling import Rescaled
 
 Array = NDArray[np.float64]
+
+_NOT_FINITE = (
+    "a product with the operator is not finite; where the loss is not too large for its type, "
+    "measure in float64 (dtype=torch.float64, --dtype float64)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +108,8 @@ def krylov(
     Args:
         operator: Symmetric operator.
         start: Start vector, not zero.
-        steps: Products to spend; fewer are spent when the basis fills the space.
+        steps: Products to spend; fewer are spent when the basis fills the space, one more where
+            the first product all but under- or overflows.
         generator: Source of the vectors after a breakdown (CPU).
         max_basis: Most vectors kept, at least 8; None keeps all.
 
@@ -127,18 +134,21 @@ def krylov(
     norm = float(start.norm())
     if not norm > 0:
         raise ValueError(f"the start vector must be non-zero and finite, its norm is {norm}")
+    scaled = Rescaled(operator)
     basis = torch.empty(limit + 1, operator.size, dtype=operator.dtype, device=operator.device)
     basis[0] = start / norm
     projected = np.zeros((limit, limit))
     count, scale, remainder = 0, 0.0, 0.0
     for _ in range(steps):
+        if scaled.zero and scaled.products == steps:  # it was looked at twice, and is zero
+            break
         if count == limit:
             if limit == operator.size:
                 break
             count = _compress(basis, projected)
-        vector = operator.matmat(basis[count : count + 1])[0]
+        vector = scaled.matmat(basis[count : count + 1])[0]
         if not bool(torch.isfinite(vector).all()):
-            raise FloatingPointError("a product with the operator is not finite")
+            raise FloatingPointError(_NOT_FINITE)
         known = basis[: count + 1]
         first = known @ vector
         vector = vector - first @ known
@@ -159,8 +169,8 @@ def krylov(
         basis[count] = vector / vector.norm()
     return Krylov(
         basis=basis[:count],
-        projected=projected[:count, :count].copy(),
-        remainder=remainder if count < operator.size else 0.0,
+        projected=projected[:count, :count] * scaled.unit,
+        remainder=remainder * scaled.unit if count < operator.size else 0.0,
         following=basis[count] if count < operator.size else torch.zeros_like(basis[0]),
     )
 
@@ -199,6 +209,14 @@ class Chain:
         """Whether the run spans an invariant space."""
         return bool(self.off_diagonal[-1] == 0)
 
+    def scaled(self, factor: float) -> Chain:
+        """The run on a multiple of the operator."""
+        return Chain(
+            diagonal=self.diagonal * factor,
+            off_diagonal=self.off_diagonal * factor,
+            mass=self.mass,
+        )
+
     def quadrature(self, steps: int | None = None) -> tuple[Array, Array]:
         """Gauss nodes and weights of the first steps; the weights sum to the mass.
 
@@ -209,10 +227,26 @@ class Chain:
             Nodes and weights, ascending by node.
         """
         count = len(self.diagonal) if steps is None else min(steps, len(self.diagonal))
+        nodes, vectors = self._eigen(count)
+        return nodes, self.mass * vectors[0] ** 2
+
+    def residuals(self) -> tuple[Array, Array, Array]:
+        """Nodes x of the whole run, residuals of their Ritz vectors y, and overlaps.
+
+        The start vector is ||v|| times the sum of overlap * y; within its residual ||A y - x y||
+        of each node lies an eigenvalue.
+
+        Returns:
+            Nodes, residuals and overlaps (absolute values), ascending by node.
+        """
+        nodes, vectors = self._eigen(len(self.diagonal))
+        return nodes, np.abs(self.off_diagonal[-1] * vectors[-1]), np.abs(vectors[0])
+
+    def _eigen(self, count: int) -> tuple[Array, Array]:
         off = self.off_diagonal[: count - 1]
         matrix = np.diag(self.diagonal[:count]) + np.diag(off, 1) + np.diag(off, -1)
         nodes, vectors = np.linalg.eigh(matrix)
-        return nodes, self.mass * vectors[0] ** 2
+        return nodes, vectors
 
 
 def lanczos_chains(
@@ -221,6 +255,7 @@ def lanczos_chains(
     steps: int,
     *,
     reorthogonalise: bool = True,
+    rescale: bool = True,
 ) -> list[Chain]:
     """K independent Lanczos runs in lockstep: each step is one block product of K vectors.
 
@@ -232,6 +267,7 @@ def lanczos_chains(
         steps: Steps of every run (K products each).
         reorthogonalise: Keep all vectors (K * steps * P numbers) and orthogonalise against them;
             False keeps three vectors a run, enough for quadrature in bounded memory.
+        rescale: Bring the products to order one first; False where the operator does that.
 
     Returns:
         One chain a start vector.
@@ -239,6 +275,7 @@ def lanczos_chains(
     Raises:
         FloatingPointError: If a product is not finite.
     """
+    scaled = Rescaled(operator) if rescale else operator
     norms = starts.norm(dim=1)
     current = starts / norms.clamp_min(torch.finfo(starts.dtype).tiny)[:, None]
     previous = torch.zeros_like(current)
@@ -250,7 +287,7 @@ def lanczos_chains(
     diagonal, off_diagonal = np.zeros((count, steps)), np.zeros((count, steps))
     rounding = 10 * torch.finfo(operator.dtype).eps
     for step in range(steps):
-        image = operator.matmat(current)
+        image = scaled.matmat(current)
         if reorthogonalise:
             kept[:, step] = current
         centre = (current * image).sum(1)
@@ -262,7 +299,7 @@ def lanczos_chains(
                 image = image - torch.einsum("kj,kjp->kp", inside, basis)
         coupling = image.norm(dim=1)
         if not bool((centre + coupling).isfinite().all()):
-            raise FloatingPointError("a product with the operator is not finite")
+            raise FloatingPointError(_NOT_FINITE)
         scale = torch.maximum(scale, centre.abs() + coupling)
         alive = coupling > rounding * scale
         diagonal[:, step] = centre.double().cpu().numpy()
@@ -274,10 +311,11 @@ def lanczos_chains(
         coupling = torch.where(alive, coupling, torch.zeros_like(coupling))
         safe = torch.where(alive, coupling, torch.ones_like(coupling))
         previous, current = current, torch.where(alive[:, None], image / safe[:, None], 0.0)
+    unit = scaled.unit if isinstance(scaled, Rescaled) else 1.0
     return [
         Chain(
-            diagonal=diagonal[row, : lengths[row]],
-            off_diagonal=off_diagonal[row, : lengths[row]],
+            diagonal=diagonal[row, : lengths[row]] * unit,
+            off_diagonal=off_diagonal[row, : lengths[row]] * unit,
             mass=float(norms[row].double() ** 2),
         )
         for row in range(count)

@@ -9,7 +9,14 @@ from torch import Tensor
 
 
 class SymmetricOperator(Protocol):
-    """A real symmetric P x P matrix known by its products with blocks of vectors."""
+    """A real symmetric P x P matrix known by its products with blocks of vectors.
+
+    An operator may also have ``rounding_errors(vectors: Tensor) -> Tensor | None``: what the
+    rounding of its arithmetic adds to the products with K vectors, (K, P) -> (K, P), as measured
+    against a higher precision; None where that is unknown. A Spectrum asks for it once, with a few
+    vectors, and widens its intervals by what it finds. Without it a few units in the last place are
+    allowed for.
+    """
 
     @property
     def size(self) -> int:

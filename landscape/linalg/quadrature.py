@@ -13,14 +13,16 @@ A spectrum without negative values has its end point at zero already; there t = 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landscape.linalg.lanczos import Chain
-from landscape.linalg.trace import student_quantile
+from landscape.linalg.trace import standard_error, student_quantile
 
 Array = NDArray[np.float64]
 Function = Callable[[Array], Array]
@@ -46,28 +48,43 @@ class SpectralSum:
         quadrature_error: Half-width of the systematic error, of all samples alike.
         bracket: Mean lower and upper rule (``exact`` included): bounds of the mean of the
             samples' true values.
+        deviations: For each sample what its own rule says of the standard deviation of one, (N,);
+            None where nothing is said.
+        rounding_error: What the rounding of the products may have moved the value by.
     """
 
     exact: float
     samples: Array
     quadrature_error: float
     bracket: tuple[float, float]
+    deviations: Array | None = None
+    rounding_error: float = 0.0
 
     @property
     def value(self) -> float:
         """The estimate."""
         return self.exact + (float(self.samples.mean()) if len(self.samples) else 0.0)
 
+    @cached_property
+    def _sampling(self) -> tuple[float, float]:
+        if len(self.samples) < 2:
+            return 0.0, 1.0
+        return standard_error(self.samples, self.deviations)
+
     @property
     def stderr(self) -> float:
         """Sampling standard error over chains."""
-        count = len(self.samples)
-        return float(self.samples.std(ddof=1) / np.sqrt(count)) if count > 1 else 0.0
+        return self._sampling[0]
+
+    @property
+    def degrees(self) -> float:
+        """Degrees of freedom of the standard error."""
+        return self._sampling[1]
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Sampling and quadrature error combined in quadrature."""
-        sampling = self.stderr * student_quantile(len(self.samples) - 1, level)
-        half = float(np.hypot(sampling, self.quadrature_error))
+        """Sampling and quadrature error combined in quadrature, and the rounding added."""
+        sampling = self.stderr * student_quantile(self.degrees, level)
+        half = float(np.hypot(sampling, self.quadrature_error)) + self.rounding_error
         return self.value - half, self.value + half
 
 
@@ -83,26 +100,42 @@ def absolute_sum(
     Whether A has negative eigenvalues is read off both: one that neither has seen counts by its
     sign. Runs of a few steps without known eigenvalues of the lower end may miss it.
 
+    Where the nodes with a share in the sum have converged, as in tight clusters, the plain rule is
+    all but exact and is taken instead of the extrapolated one; the smaller error decides.
+
     Args:
         chains: Lanczos runs on A with the known eigenvectors projected out, started from
             unit-variance random vectors (so that each chain's mass is its share of the dimension).
         function: f on an array of non-negative numbers, such as ``lambda x: x**0.5``.
         eigenvalues: Eigenvalues known from elsewhere, whose vectors the chains exclude.
-        rounding: Size below which an eigenvalue is rounding; what those count for is added to the
-            quadrature error.
+        rounding: How far the eigenvalues of A may be off by the rounding of its products.
 
     Returns:
         The sum with its errors.
     """
     known = np.zeros(0) if eigenvalues is None else np.asarray(eigenvalues, dtype=np.float64)
     exact = float(function(np.abs(known)).sum())
+    moved = _moved(chains, function, known, rounding)
     if not chains:
         return SpectralSum(
-            exact=exact, samples=np.zeros(0), quadrature_error=0.0, bracket=(exact, exact)
+            exact=exact,
+            samples=np.zeros(0),
+            quadrature_error=0.0,
+            bracket=(exact, exact),
+            rounding_error=moved,
         )
-    signed = _has_negative(chains, known)
+    unit = _unit(chains, known)
+    chains = [chain.scaled(1 / unit) for chain in chains]
+    # In units of what f reaches, so that its squares do not underflow either.
+    height = max((float(np.abs(function(unit * x)).max()) for x, _ in _nodes(chains)), default=0.0)
+    height = math.ldexp(1.0, math.frexp(height)[1]) if 0 < height < math.inf else 1.0
+
+    def scaled(values: Array) -> Array:
+        return function(unit * values) / height
+
+    signed = _has_negative(chains, known / unit)
     gauss_rows, radau_rows = zip(
-        *(_rules(chain, function, signed=signed) for chain in chains), strict=True
+        *(_rules(chain, scaled, signed=signed) for chain in chains), strict=True
     )
     depth = max(len(row) for row in gauss_rows)
     # A chain that broke down early is exact from there on: its last rules stand for longer ones.
@@ -110,25 +143,84 @@ def absolute_sum(
     radau = np.array([np.pad(row, (0, depth - len(row)), mode="edge") for row in radau_rows])
     place, error = _place(gauss.mean(0), radau.mean(0))
     last = (radau[:, -1], gauss[:, -1])
-    bounds = sorted((exact + float(last[0].mean()), exact + float(last[1].mean())))
+    bounds = sorted(exact + height * float(rule.mean()) for rule in last)
+    samples = last[0] + place * (last[1] - last[0])
+    plain = np.array([_plain(chain, scaled) for chain in chains])  # (N, 2)
+    if plain[:, 1].mean() < error:
+        samples, error = plain[:, 0], float(plain[:, 1].mean())
     return SpectralSum(
         exact=exact,
-        samples=last[0] + place * (last[1] - last[0]),
-        quadrature_error=error + _noise(chains, function, rounding),
+        samples=height * samples,
+        quadrature_error=height * error,
         bracket=(bounds[0], bounds[1]),
+        deviations=height * sample_deviations(chains, scaled),
+        rounding_error=moved,
     )
 
 
-def _noise(chains: Sequence[Chain], function: Function, rounding: float) -> float:
-    """What eigenvalues that cannot be told from zero may add at most."""
+def sample_deviations(chains: Sequence[Chain], function: Function) -> Array:
+    """For each chain what its own rule says of the standard deviation of v^T f(|A|) v.
+
+    On a sphere the variance is 2 ||f v - (v^T f v / n) v||^2, n = ||v||^2; where the lengths of the
+    start vectors scatter, their variance times the squared mean of f is added.
+
+    Args:
+        chains: Lanczos runs.
+        function: f on an array of non-negative numbers.
+
+    Returns:
+        One standard deviation a chain.
+    """
+    masses = np.array([chain.mass for chain in chains])
+    scatter = float(np.var(masses, ddof=1)) if len(masses) > 1 else 0.0
+    found = []
+    for chain in chains:
+        nodes, weights = chain.quadrature()
+        values = function(np.abs(nodes))
+        mean = float(weights @ values) / (chain.mass or 1.0)
+        found.append(2 * float(weights @ (values - mean) ** 2) + scatter * mean**2)
+    return np.sqrt(found)
+
+
+def _nodes(chains: Sequence[Chain]) -> list[tuple[Array, Array]]:
+    """Sizes of the nodes and weights of the chains that have any."""
+    rules = [chain.quadrature() for chain in chains if chain.mass > 0]
+    return [(np.abs(nodes), weights) for nodes, weights in rules]
+
+
+def _unit(chains: Sequence[Chain], known: Array) -> float:
+    """The power of two next to the largest size of node or eigenvalue."""
+    sizes = np.concatenate([np.abs(known), *(x for x, _ in _nodes(chains))])
+    largest = float(sizes.max(initial=0.0))
+    return math.ldexp(1.0, math.frexp(largest)[1] - 1) if largest > 0 else 1.0
+
+
+def _plain(chain: Chain, function: Function) -> tuple[float, float]:
+    """The Gauss rule in lambda itself and a bound of its error."""
+    # v = ||v|| sum_k s_k y_k, and f(A) y_k differs from f(x_k) y_k by what f varies over the
+    # residual of y_k: nothing where the run has found an invariant space.
+    if chain.mass <= 0:
+        return 0.0, 0.0
+    nodes, residuals, overlaps = chain.residuals()
+    here = function(np.abs(nodes))
+    around = [function(np.abs(nodes + side * residuals)) for side in (-1, 1)]
+    varied = np.max([np.abs(beside - here) for beside in around], axis=0)
+    return chain.mass * float(overlaps**2 @ here), chain.mass * float(overlaps @ varied)
+
+
+def _moved(chains: Sequence[Chain], function: Function, known: Array, rounding: float) -> float:
+    """What the sum may change by where all eigenvalues move by the rounding."""
     if rounding <= 0:
         return 0.0
-    rules = [chain.quadrature() for chain in chains if chain.mass > 0]
-    count = float(
-        np.mean([weights[np.abs(nodes) <= rounding].sum() for nodes, weights in rules] or [0.0])
-    )
-    step = function(np.array([rounding])) - function(np.zeros(1))
-    return count * float(np.abs(step)[0])
+
+    def change(values: Array) -> Array:
+        here = function(values)
+        beside = [function(values + rounding), function(np.maximum(values - rounding, 0.0))]
+        found: Array = np.max([np.abs(other - here) for other in beside], axis=0)
+        return found
+
+    rest = [float(weights @ change(x)) for x, weights in _nodes(chains)]
+    return float(change(np.abs(known)).sum()) + float(np.mean(rest or [0.0]))
 
 
 def _place(gauss: Array, radau: Array) -> tuple[float, float]:
@@ -230,48 +322,3 @@ def _jacobi(points: Array, weights: Array, steps: int) -> tuple[Array, Array]:
             return diagonal[: step + 1], off_diagonal[: step + 1]
         current = image / off_diagonal[step]
     return diagonal, off_diagonal
-
-
-def density(
-    chains: Sequence[Chain],
-    grid: Array,
-    width: float,
-    *,
-    eigenvalues: Array,
-    size: int,
-) -> tuple[Array, Array]:
-    """Spectral density smoothed by a Gaussian of a given width, and its standard error.
-
-    phi(x) = 1/P sum_i N(x; lambda_i, width^2), with the known eigenvalues exact and the rest from
-    the chains' Gauss rules (Ghorbani et al. 2019, but with the outliers taken out first).
-
-    Args:
-        chains: Lanczos runs with the known eigenvectors projected out.
-        grid: Points, (G,).
-        width: Standard deviation of the smoothing.
-        eigenvalues: Known eigenvalues.
-        size: P.
-
-    Returns:
-        Density (G,), integrating to 1, and standard error over chains (G,).
-    """
-
-    def smooth(points: Array, weights: Array) -> Array:
-        offsets = (grid[:, None] - points[None, :]) / width
-        curve: Array = np.exp(-0.5 * offsets**2) @ weights / (width * np.sqrt(2 * np.pi) * size)
-        return curve
-
-    exact = smooth(eigenvalues, np.ones(len(eigenvalues)))
-    if not chains:
-        return exact, np.zeros_like(grid)
-    rest = max(size - len(eigenvalues), 0)
-    curves = []
-    for chain in chains:
-        nodes, weights = chain.quadrature()
-        # The mass of a projected probe scatters around the rest's dimension, which is known.
-        curves.append(smooth(nodes, weights * (rest / chain.mass if chain.mass > 0 else 0.0)))
-    stacked = np.array(curves)
-    error = (
-        stacked.std(0, ddof=1) / np.sqrt(len(curves)) if len(curves) > 1 else np.zeros(len(grid))
-    )
-    return exact + stacked.mean(0), error

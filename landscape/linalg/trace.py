@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,6 +12,14 @@ from scipy import stats
 from torch import Tensor
 
 from landscape.linalg.operator import SymmetricOperator, project_out, rademacher
+from landscape.linalg.scaling import Rescaled
+
+Array = NDArray[np.float64]
+
+# More degrees of freedom than these make no difference to a quantile.
+_MOST_DEGREES = 1e4
+# An interval that reaches over e^50 says nothing; its end should be finite all the same.
+_LARGEST_EXPONENT = 50.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,46 +34,121 @@ class SampleMean:
         exact: The part of the value that is known exactly.
         positive: Whether what is added to it is a mean of non-negative samples. Such samples are
             skewed, and an interval symmetric in their logarithm covers better.
+        rounding: What the rounding of the products may have moved the value by; widens the
+            interval on both sides.
     """
 
     value: float
     stderr: float
-    degrees: int
+    degrees: float
     products: int = 0
     exact: float = 0.0
     positive: bool = False
+    rounding: float = 0.0
 
     @classmethod
     def of(
         cls,
-        samples: NDArray[np.float64],
+        samples: Array,
         *,
         exact: float = 0.0,
         products: int = 0,
         positive: bool = False,
+        deviations: Array | None = None,
     ) -> SampleMean:
-        """Mean of at least two samples, plus an exact part."""
-        error = float(np.std(samples, ddof=1) / np.sqrt(len(samples)))
+        """Mean of at least two samples, plus an exact part.
+
+        Args:
+            samples: Independent samples.
+            exact: The exact part.
+            products: Matrix-vector products spent.
+            positive: Whether the samples are non-negative.
+            deviations: For each sample an estimate of the standard deviation of one, of a source
+                of its own; see ``standard_error``.
+
+        Returns:
+            The mean.
+        """
+        error, degrees = standard_error(samples, deviations)
         return cls(
             value=exact + float(np.mean(samples)),
             stderr=error,
-            degrees=len(samples) - 1,
+            degrees=degrees,
             products=products,
             exact=exact,
             positive=positive,
         )
 
+    @classmethod
+    def of_parts(
+        cls,
+        exact: float,
+        samples: Array,
+        deviations: Array | None = None,
+        *,
+        positive: bool = False,
+    ) -> SampleMean:
+        """An exact part plus the mean of any number of samples, none included."""
+        if not len(samples):
+            return cls(value=exact, stderr=0.0, degrees=1, exact=exact)
+        return cls.of(samples, exact=exact, positive=positive, deviations=deviations)
+
+    def scaled(self, factor: float) -> SampleMean:
+        """The mean of samples that are ``factor`` times as large."""
+        return replace(
+            self,
+            value=self.value * factor,
+            stderr=self.stderr * factor,
+            exact=self.exact * factor,
+            rounding=self.rounding * factor,
+        )
+
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Two-sided Student-t interval."""
+        """Two-sided Student-t interval, widened by the rounding."""
         half = self.stderr * student_quantile(self.degrees, level)
         mean = self.value - self.exact
+        low, high = self.value - half, self.value + half
         if self.positive and mean > 0:
-            ratio = np.exp(half / mean)
-            return self.exact + mean / ratio, self.exact + mean * ratio
-        return self.value - half, self.value + half
+            ratio = math.exp(min(half / mean, _LARGEST_EXPONENT))
+            low, high = self.exact + mean / ratio, self.exact + mean * ratio
+        return low - self.rounding, high + self.rounding
 
 
-def student_quantile(degrees: int, level: float = 0.95) -> float:
+def standard_error(samples: Array, deviations: Array | None = None) -> tuple[float, float]:
+    """Standard error of the mean of N samples, and its degrees of freedom.
+
+    The sample variance has N - 1 degrees of freedom: by chance it is far too small in some of all
+    seeds where N is small. On the sphere of radius sqrt(n) a quadratic form v^T B v has the
+    variance 2 E ||B v - (v^T B v / n) v||^2, so every product tells it once more. Where many
+    eigenvalues have a share in it, that is nearly the same for all v. Both are pooled with their
+    degrees of freedom as weights; those of the second follow from its own scatter (Satterthwaite
+    1946).
+
+    Args:
+        samples: (N,), at least two.
+        deviations: sqrt(2) ||B v - (v^T B v / n) v|| of each sample, (N,); None where unknown.
+
+    Returns:
+        Standard error and degrees of freedom.
+
+    Example:
+        >>> import numpy as np
+        >>> standard_error(np.array([1.0, 1.0, 4.0]))
+        (1.0, 2.0)
+    """
+    count = len(samples)
+    size = float(np.abs(samples).max()) or 1.0
+    variance, degrees = float(np.var(samples / size, ddof=1)), float(count - 1)
+    if deviations is not None:
+        told = np.square(deviations / size)
+        mean, scatter = float(told.mean()), float(np.var(told, ddof=1)) / count
+        weight = min(2 * mean**2 / scatter, _MOST_DEGREES) if scatter > 0 else _MOST_DEGREES
+        variance = (degrees * variance + weight * mean) / (degrees + weight)
+        degrees = max(degrees, weight)  # not their sum: both come from the same vectors
+    return size * math.sqrt(variance / count), degrees
+
+
+def student_quantile(degrees: float, level: float = 0.95) -> float:
     """How many standard errors a two-sided interval reaches to each side."""
     return float(stats.t.ppf(0.5 + level / 2, max(degrees, 1)))
 
@@ -95,9 +179,10 @@ def hutchinson(
         5.0
     """
     _require(matvecs, 2, "hutchinson")
+    scaled = Rescaled(operator)
     probes = rademacher(matvecs, operator, generator)
-    samples = (probes * operator.matmat(probes)).sum(1).double().cpu().numpy()
-    return SampleMean.of(samples, products=matvecs)
+    samples = _float64((probes * scaled.matmat(probes)).sum(1))
+    return SampleMean.of(samples * scaled.unit, products=scaled.products)
 
 
 def hutch_plus_plus(
@@ -120,15 +205,16 @@ def hutch_plus_plus(
         ValueError: If ``matvecs`` is below 6.
     """
     _require(matvecs, 6, "hutch_plus_plus")
+    scaled = Rescaled(operator)
     count = min(matvecs // 3, operator.size)
-    sketch = operator.matmat(rademacher(count, operator, generator))
+    sketch = scaled.matmat(rademacher(count, operator, generator))
     basis = torch.linalg.qr(sketch.T).Q.T  # (count, P)
-    exact = float((basis * operator.matmat(basis)).sum(dtype=torch.float64))
+    exact = scaled.unit * float((basis * scaled.matmat(basis)).sum(dtype=torch.float64))
     if count == operator.size:
-        return SampleMean(value=exact, stderr=0.0, degrees=1, products=2 * count)
+        return SampleMean(value=exact, stderr=0.0, degrees=1, products=scaled.products)
     probes = project_out(rademacher(count, operator, generator), basis)
-    samples = (probes * operator.matmat(probes)).sum(1).double().cpu().numpy()
-    return SampleMean.of(samples, exact=exact, products=3 * count)
+    samples = _float64((probes * scaled.matmat(probes)).sum(1))
+    return SampleMean.of(samples * scaled.unit, exact=exact, products=scaled.products)
 
 
 def xtrace(operator: SymmetricOperator, matvecs: int, *, generator: torch.Generator) -> SampleMean:
@@ -152,19 +238,21 @@ def xtrace(operator: SymmetricOperator, matvecs: int, *, generator: torch.Genera
         ValueError: If ``matvecs`` is below 6.
     """
     _require(matvecs, 6, "xtrace")
-    size = operator.size
+    scaled, size = Rescaled(operator), operator.size
     if matvecs >= size:  # one product for every entry of the diagonal: read the trace off
         identity = torch.eye(size, dtype=operator.dtype, device=operator.device)
-        value = float(operator.matmat(identity).diagonal().sum(dtype=torch.float64))
-        return SampleMean(value=value, stderr=0.0, degrees=1, products=size)
+        value = float(scaled.matmat(identity).diagonal().sum(dtype=torch.float64))
+        return SampleMean(
+            value=value * scaled.unit, stderr=0.0, degrees=1, products=scaled.products
+        )
     count = matvecs // 2
     draws = torch.randn(count, size, generator=generator, dtype=torch.float64)
     tests = (draws * (size**0.5 / draws.norm(dim=1, keepdim=True))).to(
         dtype=operator.dtype, device=operator.device
     )
-    images = operator.matmat(tests)
+    images = scaled.matmat(tests)
     basis, triangle = torch.linalg.qr(images.T)  # (P, k), (k, k)
-    inner = operator.matmat(basis.T)  # (k, P), rows A q
+    inner = scaled.matmat(basis.T)  # (k, P), rows A q
     small = _leave_one_out(
         _float64(triangle),
         _float64(basis.T @ tests.T),
@@ -172,19 +260,17 @@ def xtrace(operator: SymmetricOperator, matvecs: int, *, generator: torch.Genera
         _float64(inner @ tests.T),
         size,
     )
-    plain = SampleMean.of(small, products=2 * count)
-    return SampleMean(
-        value=plain.value, stderr=1.5 * plain.stderr, degrees=plain.degrees, products=2 * count
-    )
+    plain = SampleMean.of(small * scaled.unit, products=scaled.products)
+    return replace(plain, stderr=1.5 * plain.stderr)
 
 
 def _leave_one_out(
-    triangle: NDArray[np.float64],  # R
-    tests: NDArray[np.float64],  # W = Q^T Omega
-    core: NDArray[np.float64],  # M = Q^T A Q
-    cross: NDArray[np.float64],  # T = Q^T A Omega
+    triangle: Array,  # R
+    tests: Array,  # W = Q^T Omega
+    core: Array,  # M = Q^T A Q
+    cross: Array,  # T = Q^T A Omega
     size: int,
-) -> NDArray[np.float64]:
+) -> Array:
     # Column s_i of S is the unit vector orthogonal to all columns of R but the i-th: removing
     # test vector i from the sketch removes exactly the direction Q s_i from the range.
     floor = np.finfo(np.float32).eps * (np.abs(triangle.diagonal()).max() or 1.0)
@@ -208,8 +294,8 @@ def _leave_one_out(
     return estimates
 
 
-def _float64(tensor: Tensor) -> NDArray[np.float64]:
-    array: NDArray[np.float64] = tensor.double().cpu().numpy()
+def _float64(tensor: Tensor) -> Array:
+    array: Array = tensor.double().cpu().numpy()
     return array
 
 
