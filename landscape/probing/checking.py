@@ -211,7 +211,7 @@ class _Walk:
             name = self._own.get(key) or owners.get(key)
             shape = "x".join(map(str, leaf.shape)) or "a single number"
             found.append(name or f"a tensor without a name ({shape})")
-        return tuple(dict.fromkeys(found))
+        return tuple(sorted(set(found)))
 
 
 def _graph_leaves(value: Tensor) -> list[Tensor]:

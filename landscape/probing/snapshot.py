@@ -183,7 +183,9 @@ class Snapshot(nn.Module):
             return dict.fromkeys(leaves)
         with self.places.substituted(leaves, {}):
             found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-        return dict(zip(leaves, found, strict=True))
+        # Detached: a backward pass of the user's own may give a derivative with a graph.
+        parts = [None if part is None else part.detach() for part in found]
+        return dict(zip(leaves, parts, strict=True))
 
     def trainable(self) -> dict[str, Tensor]:
         """The snapshot's own tensors of the parameters that were trainable, by name."""
