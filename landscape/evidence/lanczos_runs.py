@@ -65,7 +65,9 @@ def compute_spectrum(
         return slim_spectrum(scaled, request, layers=layers)
     generator = torch.Generator().manual_seed(request.seed)
     start = rademacher(1, operator, generator)[0]
-    basis = krylov(scaled, start, request.steps, generator=generator, max_basis=plan.max_basis)
+    # With the products of the whole budget a small matrix is known completely.
+    steps = request.steps if operator.size > request.passes else operator.size + 1
+    basis = krylov(scaled, start, steps, generator=generator, max_basis=plan.max_basis)
     scale = float(np.abs(basis.values).max())
     complete = len(basis.values) == operator.size
     settled = np.minimum(_KNOWN * scale, _SETTLED * np.abs(basis.values))

@@ -67,9 +67,10 @@ class SpectrumRequest:
         return self.steps + self.probes * self.probe_steps
 
     def planned(self, probe: Probe) -> Cost:
-        """What it will cost at most."""
+        """What it will cost at most: small matrices are known completely before that."""
         vectors = 2 * self.steps + self.probes * (10 + self.probe_steps)
-        return Cost(products=self.passes, peak_memory=vector_bytes(probe, vectors, self.memory))
+        products = min(self.passes, probe.size)
+        return Cost(products=products, peak_memory=vector_bytes(probe, vectors, self.memory))
 
     def compute(self, probe: Probe) -> Spectrum:
         """Runs Lanczos on the probe's curvature."""
