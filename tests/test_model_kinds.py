@@ -36,14 +36,13 @@ def dense(model, batch, loss=functional.cross_entropy):
     leaves = {n: p.detach().clone().requires_grad_() for n, p in model.named_parameters()}
     value = loss(torch.func.functional_call(model, leaves, (batch[0],)), batch[1])
 
-    def derivatives(of, *, create_graph):
-        found = torch.autograd.grad(
-            of, list(leaves.values()), create_graph=create_graph, retain_graph=True
-        )
-        return torch.cat([part.reshape(-1) for part in found])
-
-    slope = derivatives(value, create_graph=True)
-    return torch.stack([derivatives(entry, create_graph=False) for entry in slope])
+    slopes = torch.autograd.grad(value, list(leaves.values()), create_graph=True)
+    rows = [
+        torch.autograd.grad(slope.reshape(-1)[entry], list(leaves.values()), retain_graph=True)
+        for slope in slopes
+        for entry in range(slope.numel())
+    ]
+    return torch.stack([torch.cat([part.reshape(-1) for part in row]) for row in rows])
 
 
 def assert_exact(probe, truth):

@@ -189,7 +189,7 @@ class Snapshot(nn.Module):
 
     def trainable(self) -> dict[str, Tensor]:
         """The snapshot's own tensors of the parameters that were trainable, by name."""
-        names = set(self.space.names) if self.space else set()
+        names = set() if self.space is None else set(self.space.names)
         return {name: p for name, p in self.model.named_parameters() if name in names}
 
     @contextmanager
