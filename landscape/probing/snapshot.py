@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, cast, get_args
 
@@ -182,7 +182,9 @@ class Snapshot(nn.Module):
         if not total.requires_grad:
             return dict.fromkeys(leaves)
         with self.places.substituted(leaves, {}):
-            found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+            found: Sequence[Tensor | None] = torch.autograd.grad(
+                total, list(leaves.values()), allow_unused=True
+            )
         # Detached: a backward pass of the user's own may give a derivative with a graph.
         parts = [None if part is None else part.detach() for part in found]
         return dict(zip(leaves, parts, strict=True))
