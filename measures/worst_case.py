@@ -137,9 +137,7 @@ class BallSharpness(NeighbourhoodMeasure):
                 largest_finite=float(rises.mean()),
             )
         doubt = late + apart
-        found = of_parts(
-            rises, parts, late=doubt, least=0.0, ascent_error=late, starts_apart=apart
-        )
+        found = of_parts(rises, parts, late=doubt, least=0.0, ascent_error=late, starts_apart=apart)
         if late > _SETTLED * found.value:
             return replace(
                 found,

@@ -19,6 +19,7 @@ wherever the status is ok, and where less is reached, the status or the interval
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -63,7 +64,7 @@ class Net:
 def mlp(sizes: tuple[int, ...], activation: type[nn.Module]) -> nn.Sequential:
     """Linear layers with an activation between them, float64."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in itertools.pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), activation()]
     return nn.Sequential(*layers[:-1]).double()
 
@@ -198,7 +199,9 @@ def starts(here: Landscape, rho: float, norm: str, count: int, seed: int) -> lis
     return found
 
 
-def reference(here: Landscape, rho: float, norm: str, sign: float, count: int, seed: int) -> float:
+def reference(
+    here: Landscape, rho: float, norm: str, sign: float, *, count: int, seed: int
+) -> float:
     """The largest rise (or fall) that long searches find."""
     best = 0.0
     for start in starts(here, rho, norm, count, seed):
@@ -274,7 +277,7 @@ def cases(kinds: list[str], seeds: list[int], known: dict[str, float], count: in
                     for rho in lengths:
                         name = f"{kind}, seed {seed}, {title}, {direction}, rho={rho:g}"
                         if name not in known:
-                            known[name] = reference(here, rho, norm, sign, count, seed)
+                            known[name] = reference(here, rho, norm, sign, count=count, seed=seed)
                         own = measured(probe, title, sign, rho)
                         long = max(known[name], own["value"])
                         found.append(

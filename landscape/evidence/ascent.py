@@ -24,7 +24,7 @@ Direction = Literal["up", "down"]
 Compat = Literal["andriushchenko2023"]
 
 # Vectors of P entries that an ascent holds for every row.
-_VECTORS = 60
+_VECTORS = 40
 # Roundings of a loss below which nothing can be gained.
 _ROUNDINGS = 8
 

@@ -12,7 +12,6 @@ from landscape.geometry import Ball
 _DIFFERENCE = 0.05
 # Vectors that keep less than this share of their length were in the space already.
 _EXHAUSTED = 1e-6
-_TINY = 1e-300
 
 
 def curved_directions(
@@ -64,4 +63,5 @@ def lengths(rows: Tensor) -> Tensor:
 
 def unit(rows: Tensor) -> Tensor:
     """Rows of length one; zero where they are zero."""
-    return rows / lengths(rows).clamp_min(_TINY).to(rows.dtype)
+    found = lengths(rows)
+    return rows / torch.where(found > 0, found, 1).to(rows.dtype)

@@ -11,19 +11,21 @@ from landscape.evidence.climbing import EvaluateRows
 from landscape.geometry import Ball
 
 # Pairs of steps and changes of slope that are kept.
-_WINDOW = 10
+_WINDOW = 12
 # First step, and how long a step may grow, in units of the size of the ball.
 _FIRST, _LONGEST = 0.25, 2.0
 # A step that failed is cut to the top of the parabola through what was seen, within these.
 _LEAST_CUT, _MOST_CUT = 0.02, 0.5
 _GROWTH = 3.0
-# Share of its rise that a row may still gain when it is left alone.
-_SETTLED = 1e-4
+# Share of its rise that a row may still gain when it is left alone, by the model and by what so
+# many evaluations added.
+_SETTLED, _PATIENCE = 1e-4, 3
 # Curvature that is less than this share of what it is made of is rounding.
 _ROUNDING = 1e-10
-# Share of the evaluations whose gain says whether a search is at its end, and the largest ratio of
-# successive gains that is believed when they are extrapolated.
-_LATE, _RATIO = 0.25, 0.9
+# Share of the evaluations whose gain says whether a search is at its end, and between what ratios
+# such gains are extrapolated as a geometric series. A gap that closes like 1 / steps, as in stiff
+# valleys, is three times the gain of the last quarter: the series of the lower ratio.
+_LATE, _LEAST_RATIO, _MOST_RATIO = 0.25, 2 / 3, 0.9
 _TINY = 1e-300
 
 
@@ -109,7 +111,13 @@ class _Search:
     def unsettled(self) -> Tensor:
         """Numbers of the rows that may still gain, (n,)."""
         small = _SETTLED * self._rises()
-        last = torch.tensor([gains[-1] if gains else torch.inf for gains in self._gains])
+        last = torch.tensor(
+            [
+                sum(gains[-_PATIENCE:]) if len(gains) >= _PATIENCE else torch.inf
+                for gains in self._gains
+            ],
+            dtype=torch.float64,
+        )
         settled = (self._expected <= small) & (last <= small)
         return torch.nonzero(~(settled | self._stuck))[:, 0]
 
@@ -149,7 +157,9 @@ class _Search:
             best=torch.where(moved, self._ball.offsets(self._points), self._start),
             losses=self._losses,
             expected=self._expected,
-            late=torch.maximum(self._expected, torch.tensor([*map(remaining, self._gains)])),
+            late=torch.maximum(
+                self._expected, torch.tensor([*map(remaining, self._gains)], dtype=torch.float64)
+            ),
             nan=self._nan,
             infinite=self._infinite,
         )
@@ -195,36 +205,40 @@ class _Search:
 
     def _quasi_newton(self) -> tuple[Tensor, Tensor]:
         """B^-1 r by the two loops of L-BFGS, and in which rows there is a B, (K, 1)."""
-        face, rest = self._face, self._face.slopes
-        tiny = torch.finfo(rest.dtype).tiny
-        kept = []
-        scale = torch.ones_like(face.multiplier)
+        rest, tiny = self._face.slopes, torch.finfo(self._face.slopes.dtype).tiny
+        scale = torch.ones_like(self._face.multiplier)
         known = torch.zeros_like(scale, dtype=torch.bool)
-        for move, change in self._pairs:
-            own = face.along(move)
-            bent = face.along(face.multiplier * move - change)
-            inner = (own * bent).sum(1, keepdim=True)
-            least = own.norm(dim=1, keepdim=True) * bent.norm(dim=1, keepdim=True)
+        weights = []
+        for pair in self._pairs:
+            move, bent = self._along(*pair)
+            inner = (move * bent).sum(1, keepdim=True)
+            least = move.norm(dim=1, keepdim=True) * bent.norm(dim=1, keepdim=True)
             curved = inner > _ROUNDING * least
-            weight = torch.where(curved, 1 / inner.clamp_min(tiny), 0)
+            weights.append(torch.where(curved, 1 / inner.clamp_min(tiny), 0))
             spread = (bent * bent).sum(1, keepdim=True).clamp_min(tiny)
             scale, known = torch.where(curved, inner / spread, scale), known | curved
-            kept.append((own, bent, weight))
         sizes = []
-        for own, bent, weight in reversed(kept):
-            sizes.append(weight * (own * rest).sum(1, keepdim=True))
+        for pair, weight in zip(reversed(self._pairs), reversed(weights), strict=True):
+            move, bent = self._along(*pair)
+            sizes.append(weight * (move * rest).sum(1, keepdim=True))
             rest = rest - sizes[-1] * bent
         rest = scale * rest
-        for (own, bent, weight), size in zip(kept, reversed(sizes), strict=True):
-            rest = rest + own * (size - weight * (bent * rest).sum(1, keepdim=True))
+        for pair, weight, size in zip(self._pairs, weights, reversed(sizes), strict=True):
+            move, bent = self._along(*pair)
+            rest = rest + move * (size - weight * (bent * rest).sum(1, keepdim=True))
         return rest, known
+
+    def _along(self, move: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+        """A step and its product with B, along the boundary that holds the points now."""
+        bent = self._face.multiplier * move - change
+        return self._face.along(move), self._face.along(bent)
 
 
 def remaining(gains: list[float]) -> float:
     """What a search may still gain, from what its evaluations added so far.
 
-    The gain of the last quarter, and beyond it the geometric series that it and the quarter before
-    begin.
+    The gain of the last quarter, extrapolated as the geometric series that the last two quarters
+    begin, and at least as a gap that closes like one over the number of steps.
 
     Args:
         gains: What each evaluation added, in order.
@@ -233,10 +247,10 @@ def remaining(gains: list[float]) -> float:
         A gain, 0 where nothing was evaluated.
 
     Example:
-        >>> remaining([4.0, 2.0, 1.0, 0.5])
-        1.0
+        >>> remaining([4.0, 2.0, 1.0, 0.75])
+        3.0
     """
     count = max(1, round(_LATE * len(gains)))
     last, before = sum(gains[-count:]), sum(gains[-2 * count : -count])
-    ratio = min(last / before, _RATIO) if before > 0 else _RATIO if last > 0 else 0.0
-    return last / (1 - ratio)
+    ratio = last / before if before > 0 else _MOST_RATIO
+    return last / (1 - min(max(ratio, _LEAST_RATIO), _MOST_RATIO))

@@ -89,18 +89,11 @@ def search_down(
     if flat.any():
         aside = _NUDGE * rho * ball.sample_surface(len(losses), generator)
         start = torch.where(flat, ball.project(start + aside, rho), start)
-    found = refine(evaluate, ball, rho, start=start, base=losses, steps=2 * steps)
-    return Found(
-        found.best,
-        found.losses,
-        found.late,
-        found.losses[:, None],
-        found.nan,
-        found.infinite,
-    )
+    own = refine(evaluate, ball, rho, start=start, base=losses, steps=2 * steps)
+    return _Tally(own).found()
 
 
-def search_up(
+def search_up(  # noqa: PLR0913 - a pure function of all of them
     evaluate: EvaluateRows,
     ball: Ball,
     rho: float,
@@ -152,7 +145,8 @@ def search_up(
         generator=generator,
     )
     own = refine(evaluate, ball, rho, start=climbed.best, base=losses, steps=trial)
-    tally = _Tally(own, climbed.nan, climbed.infinite)
+    tally = _Tally(own)
+    tally.count(torch.arange(len(losses)), climbed.nan, climbed.infinite)
     # Both where the loss rises at first and where it does in the end; they move along with the
     # ball when weights are rescaled.
     first = unit(ball.slopes(base)) + unit(ball.coordinates(own.best))
@@ -165,7 +159,16 @@ def search_up(
         places = rows.to(directions.device)
         lines = directions[places, :_DIRECTIONS]
         edges = ball.edge(torch.cat([lines, -lines], 1), rho)  # (rows, ends, P)
-        _try_ends(evaluate, ball, rho, edges, rows, losses, trial, tally)
+        _try_ends(
+            evaluate,
+            ball,
+            rho,
+            edges=edges,
+            rows=rows,
+            losses=losses[rows],
+            steps=trial,
+            tally=tally,
+        )
     choice = tally.most_promising()
     tally.add(
         refine(evaluate, ball, rho, start=tally.points(choice), base=losses, steps=last), choice
@@ -182,13 +185,14 @@ def _try_ends(
     evaluate: EvaluateRows,
     ball: Ball,
     rho: float,
+    *,
     edges: Tensor,
     rows: Tensor,
     losses: Tensor,
     steps: int,
     tally: _Tally,
 ) -> None:
-    """Looks at the ends (rows, ends, P) of directions and tries the highest of each row."""
+    """Looks at the ends (n, ends, P) of directions of n rows and tries the highest of each."""
     each = edges.shape[1]
     points = ball.offsets(edges.flatten(0, 1))
     owner = rows.repeat_interleave(each)
@@ -202,7 +206,7 @@ def _try_ends(
             ball,
             rho,
             start=points[chosen],
-            base=losses[rows],
+            base=losses,
             steps=steps,
         )
         tally.add_start(found, rows)
@@ -211,9 +215,9 @@ def _try_ends(
 class _Tally:
     """What the starts of K searches led to."""
 
-    def __init__(self, own: Refined, nan: Tensor, infinite: Tensor) -> None:
+    def __init__(self, own: Refined) -> None:
         self._ends = [own]
-        self._nan, self._infinite = nan + own.nan, infinite + own.infinite
+        self._nan, self._infinite = own.nan.clone(), own.infinite.clone()
 
     def count(self, rows: Tensor, nan: Tensor, infinite: Tensor) -> None:
         """Counts evaluations without a finite loss."""
@@ -249,9 +253,7 @@ class _Tally:
     def add(self, found: Refined, choice: Tensor) -> None:
         """The chosen ends went on to these."""
         self.count(torch.arange(len(choice)), found.nan, found.infinite)
-        self._ends = [
-            _chosen(end, found, choice == place) for place, end in enumerate(self._ends)
-        ]
+        self._ends = [_chosen(end, found, choice == place) for place, end in enumerate(self._ends)]
 
     def found(self) -> Found:
         """The best of all ends."""
@@ -259,9 +261,7 @@ class _Tally:
         choice = ends.argmax(1)
         rows = torch.arange(len(choice))
         late = torch.stack([end.late for end in self._ends], 1)[rows, choice]
-        return Found(
-            self.points(choice), ends[rows, choice], late, ends, self._nan, self._infinite
-        )
+        return Found(self.points(choice), ends[rows, choice], late, ends, self._nan, self._infinite)
 
 
 def _chosen(old: Refined, new: Refined, rows: Tensor) -> Refined:
