@@ -22,7 +22,7 @@ from landscape.results import Estimate, Status
 
 # Shares of the value: what more steps may add to a search that has settled, and how far the two
 # best of its starts may end from each other where they agree.
-_SETTLED, _AGREED = 0.02, 0.05
+_SETTLED, _AGREED = 0.02, 0.03
 
 
 @dataclass(frozen=True, kw_only=True)

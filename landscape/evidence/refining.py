@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from landscape.evidence.climbing import EvaluateRows
+from landscape.evidence.curved_directions import lengths
 from landscape.geometry import Ball
 
 # Pairs of steps and changes of slope that are kept.
@@ -23,9 +24,9 @@ _SETTLED, _PATIENCE = 1e-4, 3
 # Curvature that is less than this share of what it is made of is rounding.
 _ROUNDING = 1e-10
 # Share of the evaluations whose gain says whether a search is at its end, and between what ratios
-# such gains are extrapolated as a geometric series. A gap that closes like 1 / steps, as in stiff
-# valleys, is three times the gain of the last quarter: the series of the lower ratio.
-_LATE, _LEAST_RATIO, _MOST_RATIO = 0.25, 2 / 3, 0.9
+# such gains are extrapolated as a geometric series. In stiff valleys gaps close like a power of the
+# number of steps: like 1 / steps is three times the gain of the last quarter, slower is more.
+_LATE, _LEAST_RATIO, _MOST_RATIO = 0.25, 0.8, 0.9
 _TINY = 1e-300
 
 
@@ -157,12 +158,20 @@ class _Search:
             best=torch.where(moved, self._ball.offsets(self._points), self._start),
             losses=self._losses,
             expected=self._expected,
-            late=torch.maximum(
-                self._expected, torch.tensor([*map(remaining, self._gains)], dtype=torch.float64)
-            ),
+            late=self._late(),
             nan=self._nan,
             infinite=self._infinite,
         )
+
+    def _late(self) -> Tensor:
+        """What more steps may add: nothing without slope along the boundary."""
+        series = torch.tensor([remaining(gains) for gains in self._gains], dtype=torch.float64)
+        found = torch.maximum(self._expected, series)
+        # A few steps have not shown the curvature: all that the slope promises is possible.
+        few = torch.tensor([len(gains) < _PATIENCE for gains in self._gains])
+        reach = lengths(self._face.slopes)[:, 0].cpu() * _LONGEST * self._size
+        found = torch.where(few, torch.maximum(found, reach), found)
+        return torch.where(self._expected > 0, found, 0)
 
     def _rises(self) -> Tensor:
         return (self._losses - self._base).clamp_min(0)
@@ -192,8 +201,7 @@ class _Search:
         known &= slope > 0
         steps = torch.where(known, steps, self._face.slopes)
         slope = torch.where(known, slope, (steps * steps).sum(1, keepdim=True)).double()
-        reach = torch.linalg.vector_norm(steps, dim=1, keepdim=True, dtype=torch.float64)
-        reach = reach.clamp_min(_TINY)
+        reach = lengths(steps).clamp_min(_TINY)
         share = self._limits.to(reach.device)[:, None] / reach
         share = torch.where(known, share.clamp_max(1), share)
         self._steps = steps * share.to(steps.dtype)
@@ -238,7 +246,7 @@ def remaining(gains: list[float]) -> float:
     """What a search may still gain, from what its evaluations added so far.
 
     The gain of the last quarter, extrapolated as the geometric series that the last two quarters
-    begin, and at least as a gap that closes like one over the number of steps.
+    begin, and at least five times itself, as where gaps close like a power of the number of steps.
 
     Args:
         gains: What each evaluation added, in order.
@@ -247,8 +255,8 @@ def remaining(gains: list[float]) -> float:
         A gain, 0 where nothing was evaluated.
 
     Example:
-        >>> remaining([4.0, 2.0, 1.0, 0.75])
-        3.0
+        >>> remaining([4.0, 2.0, 1.0, 0.875])
+        7.0
     """
     count = max(1, round(_LATE * len(gains)))
     last, before = sum(gains[-count:]), sum(gains[-2 * count : -count])

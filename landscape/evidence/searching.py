@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,10 +13,14 @@ from landscape.evidence.curved_directions import curved_directions, unit
 from landscape.evidence.refining import Refined, refine
 from landscape.geometry import Ball
 
-# Shares of the steps: products for directions, a trial of each start, and the best of them.
-_PRODUCTS, _TRIAL, _LAST = 0.3, 0.25, 0.5
+# Shares of the steps: the first ascent, products for directions, a trial of each start, and what
+# follows from the best of them.
+_CLIMB, _PRODUCTS, _TRIAL, _LAST = 0.5, 0.3, 0.25, 0.5
 # Directions of curvature whose two ends are looked at, and how many of the ends are tried.
-_DIRECTIONS, _TRIALS = 3, 2
+_DIRECTIONS, _TRIALS = 3, 4
+# Share of chance in the vector that directions are looked for from: slopes may have no part along
+# the direction of largest curvature.
+_CHANCE = 0.5
 # What curvature can add, as a share of the rise, where its directions are no starts.
 _FLAT = 0.01
 # Distance of the start from where the slope vanishes, in units of the radius.
@@ -55,9 +60,9 @@ def most_gradients(*, up: bool, steps: int) -> int:
     """
     if not up:
         return 2 * steps
-    products, trial, last = _shares(steps)
+    climbed, products, trial, last = _shares(steps)
     looks = (1 + 2 * min(_DIRECTIONS, products)) / 3
-    return steps + products + (1 + _TRIALS) * trial + last + round(looks + 0.5)
+    return climbed + products + (1 + _TRIALS) * trial + last + math.ceil(looks)
 
 
 def search_down(
@@ -90,7 +95,10 @@ def search_down(
         aside = _NUDGE * rho * ball.sample_surface(len(losses), generator)
         start = torch.where(flat, ball.project(start + aside, rho), start)
     own = refine(evaluate, ball, rho, start=start, base=losses, steps=2 * steps)
-    return _Tally(own).found()
+    # Beside a minimum without slope the model promises no more than the way back to it.
+    missing = (losses - own.losses).clamp_min(0)
+    late = torch.where(own.late > 2 * missing, own.late - missing, 0)
+    return _Tally(replace(own, late=torch.where(missing > 0, late, own.late))).found()
 
 
 def search_up(  # noqa: PLR0913 - a pure function of all of them
@@ -111,8 +119,8 @@ def search_up(  # noqa: PLR0913 - a pure function of all of them
     1. Auto-PGD (``climb``), and a few steps of L-BFGS from its best point.
     2. Where the curvature may add to the rise: the three directions in which the loss curves up
        most, from a few differences of gradients. Of the six points where they leave the ball, the
-       two of largest loss are tried by a few steps of L-BFGS each.
-    3. More of these steps from the best of the three.
+       four of largest loss are tried by a few steps of L-BFGS each.
+    3. More of these steps from the best of the five.
 
     An ascent from the checkpoint alone follows the gradient into the nearest of several maxima; the
     highest one lies mostly at one end of the direction of largest curvature.
@@ -126,13 +134,13 @@ def search_up(  # noqa: PLR0913 - a pure function of all of them
         candidate_losses: Their losses, (K,) float64.
         losses: Losses at the centre, (K,) float64.
         base: Gradients at the centre, (K, P).
-        steps: Gradients of the first phase; ``most_gradients`` tells how many there may be in all.
+        steps: Length of the search; ``most_gradients`` tells how many gradients it may take.
         generator: Of the directions taken where the gradient vanishes at the start.
 
     Returns:
         The best points.
     """
-    products, trial, last = _shares(steps)
+    first_steps, products, trial, last = _shares(steps)
     climbed = climb(
         lambda deltas, gradient: evaluate(deltas, gradient, torch.arange(len(losses))),
         ball,
@@ -141,15 +149,18 @@ def search_up(  # noqa: PLR0913 - a pure function of all of them
         candidates=candidates,
         candidate_losses=candidate_losses,
         base=base,
-        steps=steps,
+        steps=first_steps,
         generator=generator,
     )
     own = refine(evaluate, ball, rho, start=climbed.best, base=losses, steps=trial)
     tally = _Tally(own)
     tally.count(torch.arange(len(losses)), climbed.nan, climbed.infinite)
-    # Both where the loss rises at first and where it does in the end; they move along with the
-    # ball when weights are rescaled.
+    # Where the loss rises at first, where it does in the end, and chance, all of which move along
+    # with the ball when weights are rescaled.
     first = unit(ball.slopes(base)) + unit(ball.coordinates(own.best))
+    if ball.draws_move_along:
+        draws = ball.sample_surface(len(losses), generator)
+        first = first + _CHANCE * unit(ball.coordinates(draws))
     curvatures, directions = curved_directions(
         evaluate, ball, rho, base=base, first=unit(first), steps=products
     )
@@ -176,9 +187,12 @@ def search_up(  # noqa: PLR0913 - a pure function of all of them
     return tally.found()
 
 
-def _shares(steps: int) -> tuple[int, int, int]:
-    """Products for directions, steps of a trial, and steps from the best start."""
-    return tuple(max(2, round(share * steps)) for share in (_PRODUCTS, _TRIAL, _LAST))  # type: ignore[return-value]
+def _shares(steps: int) -> tuple[int, int, int, int]:
+    """Steps of the first ascent, products, steps of a trial, and steps from the best start."""
+    climbed, products, trial, last = (
+        max(2, round(share * steps)) for share in (_CLIMB, _PRODUCTS, _TRIAL, _LAST)
+    )
+    return climbed, products, trial, last
 
 
 def _try_ends(

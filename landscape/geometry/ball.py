@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -51,6 +52,9 @@ class Ball(ABC):
     Args:
         scale: c, one non-negative scale per parameter, (P,).
     """
+
+    #: Whether random draws move along with the ball under the symmetries that it does not see.
+    draws_move_along: ClassVar[bool] = True
 
     def __init__(self, scale: Tensor) -> None:
         self.scale = scale
