@@ -31,14 +31,16 @@ class BallSharpness(NeighbourhoodMeasure):
 
     The value is the mean over the parts (the "m-sharpness"), its standard error that mean's over
     the parts as a sample of the data. The search gives a bound from one side: the extreme may lie
-    beyond. What its last quarter added widens the interval.
+    beyond. What more steps may add and how far apart the two best starts ended widen the interval
+    upwards; where either is large, the status says so.
 
     Args:
         rho: Radius, or several; in units of the scale c of each parameter.
         m: Examples a part; None makes one part of all.
         points: Use only the first so many examples, in the order of the data; None uses all.
-        steps: Gradients for each radius.
-        restarts: Starts of the search; the first is the checkpoint.
+        steps: Length of the search: for each radius a maximum takes up to 2.7 times as many
+            gradients, a minimum twice as many, and fewer where it settles.
+        restarts: Whole searches, each from a start of its own; the first is the checkpoint.
         one_step: A single step along the part's gradient instead, as training with SAM sees it.
         compat: "andriushchenko2023" for the published algorithm.
     """

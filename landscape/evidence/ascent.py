@@ -41,8 +41,9 @@ class AscentRequest:
         radii: Radii, ascending.
         geometry: Scale of each parameter.
         norm: "l2" or "linf".
-        steps: Gradients of the first phase at each radius; the second takes about as many again.
-        restarts: Starts; the first is the checkpoint, the others are random points of the ball.
+        steps: Length of the search at each radius; ``passes`` tells how many gradients it may take.
+        restarts: Whole searches; the first begins at the checkpoint, the others at random points of
+            the ball.
         parts: The parts of the data.
         seed: Of random starts, and of directions where the gradient vanishes.
         compat: "andriushchenko2023" for the published algorithm, each radius by itself.
