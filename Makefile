@@ -44,6 +44,7 @@ study: $(VENV)/.installed-test ## rerun the benchmarks; their JSON goes to docs/
 	$(BIN)/python examples/benchmarks/language_model.py
 	$(BIN)/python examples/benchmarks/neighbourhood.py
 	$(BIN)/python examples/benchmarks/neighbourhood_coverage.py
+	$(BIN)/python examples/benchmarks/searches.py
 	$(BIN)/python examples/benchmarks/geodesic.py
 	$(BIN)/python examples/diagonal_networks.py
 	$(BIN)/python examples/flat_minima.py

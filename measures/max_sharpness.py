@@ -18,7 +18,8 @@ class MaxSharpness(BallSharpness):
 
     Notes:
         1. The search is Auto-PGD with the offset reset together with the weights, and a secant
-           model in l2 balls; ``compat="andriushchenko2023"`` follows the published code instead.
+           model in l2 balls; then L-BFGS from its best point and from the ends of the directions
+           of largest curvature. ``compat="andriushchenko2023"`` follows the published code instead.
         2. With ``one_step`` the value is L_B(w + rho g / ||g||) - L_B(w), or 0 if that is negative.
 
     Example:

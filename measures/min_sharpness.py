@@ -16,6 +16,10 @@ class MinSharpness(BallSharpness):
     The mean is over disjoint parts B of m examples. Never negative; zero at a minimum of every
     L_B. Not to be confused with the minimum sharpness of Ibayashi et al. 2021.
 
+    Notes:
+        1. The search is L-BFGS inside the ball, from the checkpoint. In stiff valleys it is still
+           gaining when its steps end; the value is then a lower bound and the status says so.
+
     Example:
         >>> import landscape
         >>> landscape.measures.get("min-sharpness").rho

@@ -20,7 +20,9 @@ from landscape.measures.neighbourhood import (
 from landscape.probing import Evidence, Parts, Probe
 from landscape.results import Estimate, Status
 
-_SETTLED = 0.02
+# Shares of the value: what more steps may add to a search that has settled, and how far the two
+# best of its starts may end from each other where they agree.
+_SETTLED, _AGREED = 0.02, 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +31,16 @@ class BallSharpness(NeighbourhoodMeasure):
 
     The value is the mean over the parts (the "m-sharpness"), its standard error that mean's over
     the parts as a sample of the data. The search gives a bound from one side: the extreme may lie
-    beyond. What its last quarter added widens the interval.
+    beyond. What more steps may add and how far apart the two best starts ended widen the interval
+    upwards; where either is large, the status says so.
 
     Args:
         rho: Radius, or several; in units of the scale c of each parameter.
         m: Examples a part; None makes one part of all.
         points: Use only the first so many examples, in the order of the data; None uses all.
-        steps: Gradients for each radius.
-        restarts: Starts of the search; the first is the checkpoint.
+        steps: Length of the search: for each radius a maximum takes up to 2.7 times as many
+            gradients, a minimum twice as many, and fewer where it settles.
+        restarts: Whole searches, each from a start of its own; the first is the checkpoint.
         one_step: A single step along the part's gradient instead, as training with SAM sees it.
         compat: "andriushchenko2023" for the published algorithm.
     """
@@ -113,6 +117,7 @@ class BallSharpness(NeighbourhoodMeasure):
             return self._judged(
                 sum((part.rises[place] / unit for part in found), np.zeros(len(unit))),
                 late=float(sum((part.late[place] / unit).mean() for part in found)),
+                apart=float(sum((part.apart[place] / unit).mean() for part in found)),
                 blind=int(sum(part.nonfinite[place].sum() for part in found)),
                 parts=base.parts,
             )
@@ -123,7 +128,9 @@ class BallSharpness(NeighbourhoodMeasure):
         """What a rise of each part is divided by."""
         return np.ones_like(losses)
 
-    def _judged(self, rises: Array, *, late: float, blind: int, parts: Parts) -> Estimate:
+    def _judged(
+        self, rises: Array, *, late: float, apart: float, blind: int, parts: Parts
+    ) -> Estimate:
         if blind:
             return Estimate.without_value(
                 Status.UNDEFINED,
@@ -131,16 +138,29 @@ class BallSharpness(NeighbourhoodMeasure):
                 f"reduce {self.radius_field}",
                 largest_finite=float(rises.mean()),
             )
-        found = of_parts(rises, parts, late=late, least=0.0, ascent_error=late)
+        doubt = late + apart
+        found = of_parts(rises, parts, late=doubt, least=0.0, ascent_error=late, starts_apart=apart)
         if late > _SETTLED * found.value:
-            message = "The search was still gaining; raise steps."
-            return replace(found, status=Status.NOT_CONVERGED, message=message)
+            return replace(
+                found,
+                status=Status.NOT_CONVERGED,
+                message=f"At least {found.value:.3g}: the search was still gaining and may gain "
+                f"{late:.1g} more; raise steps.",
+            )
         if "up" in self.directions and not rises.any():
             return replace(
                 found,
                 status=Status.UNCERTAIN,
                 message="No point visited lies higher: the loss is constant around the checkpoint, "
                 f"or the ball too small for the precision; raise {self.radius_field}.",
+            )
+        if apart > _AGREED * found.value:
+            return replace(
+                found,
+                status=Status.UNCERTAIN,
+                message=f"At least {found.value:.3g}: the ball has several maxima, only one start "
+                f"reached this one and the next best ended {apart / found.value:.0%} lower, so "
+                "that a higher one may have been missed; raise restarts.",
             )
         return found
 
@@ -149,6 +169,7 @@ class BallSharpness(NeighbourhoodMeasure):
 class _Rises:
     rises: Array
     late: Array
+    apart: Array
     nonfinite: Array
     free: int
 
@@ -157,10 +178,11 @@ def _rises(probe: Probe, request: AscentRequest | StepRequest) -> _Rises:
     """How far the loss rises (or falls) on each part, (radii, parts), never negative."""
     if isinstance(request, AscentRequest):
         ascent = probe.evidence(request)
-        return _Rises(ascent.rises, ascent.late, ascent.nonfinite, ascent.free)
+        return _Rises(ascent.rises, ascent.late, ascent.apart, ascent.nonfinite, ascent.free)
     steps = probe.evidence(request)
     found = request.sign * steps.changes
     blind = np.isnan(found) | (found == np.inf)
     # The checkpoint itself is a candidate, so that no rise is below zero.
     rises = np.maximum(np.where(blind, 0.0, found), 0.0)
-    return _Rises(rises, np.zeros_like(rises), blind.astype(float), steps.free)
+    none = np.zeros_like(rises)
+    return _Rises(rises, none, none, blind.astype(float), steps.free)

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from landscape.evidence.climbing import Climb, climb
+from landscape.evidence.climbing import EvaluateRows
 from landscape.evidence.parts import BaseParts, PartsRequest
 from landscape.evidence.planning import share, vector_bytes
 from landscape.evidence.reference_climbing import reference_climb
+from landscape.evidence.searching import Found, most_gradients, search_down, search_up
 from landscape.geometry import Ball, Euclidean, Geometry, Norm, checked_norm
 from landscape.probing import Probe
 from landscape.results import Cost
@@ -23,7 +24,9 @@ Direction = Literal["up", "down"]
 Compat = Literal["andriushchenko2023"]
 
 # Vectors of P entries that an ascent holds for every row.
-_VECTORS = 20
+_VECTORS = 40
+# Roundings of a loss below which nothing can be gained.
+_ROUNDINGS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +41,9 @@ class AscentRequest:
         radii: Radii, ascending.
         geometry: Scale of each parameter.
         norm: "l2" or "linf".
-        steps: Gradients for each radius.
-        restarts: Starts; the first is the checkpoint, the others are random points of the ball.
+        steps: Length of the search at each radius; ``passes`` tells how many gradients it may take.
+        restarts: Whole searches; the first begins at the checkpoint, the others at random points of
+            the ball.
         parts: The parts of the data.
         seed: Of random starts, and of directions where the gradient vanishes.
         compat: "andriushchenko2023" for the published algorithm, each radius by itself.
@@ -75,8 +79,11 @@ class AscentRequest:
 
     @property
     def passes(self) -> int:
-        """Passes over the parts it will cost."""
-        return (self.steps + 1) * self.restarts * len(self.radii)
+        """Passes over the parts it will cost at most."""
+        each = self.steps + 1
+        if self.compat is None:
+            each = 1 + most_gradients(up=self.direction == "up", steps=self.steps)
+        return each * self.restarts * len(self.radii)
 
     def planned(self, probe: Probe) -> Cost:
         """What it will cost at most."""
@@ -101,11 +108,12 @@ class AscentRequest:
             late=np.concatenate([group[1] for group in groups], axis=1),
             nonfinite=np.concatenate([group[2] for group in groups], axis=1),
             bending=np.concatenate([group[3] for group in groups], axis=1),
+            apart=np.concatenate([group[4] for group in groups], axis=1),
             free=ball.free,
         )
 
     def _group(self, base: BaseParts, ball: Ball, parts: range) -> tuple[Array, ...]:
-        """Rises, late gains, evaluations without a finite loss, bending, each (radii, parts)."""
+        """Rises, late gains, points without a finite loss, bending, gaps, each (radii, parts)."""
         rows = [part for part in parts for _ in range(self.restarts)]
         sign = 1.0 if self.direction == "up" else -1.0
         losses = sign * torch.from_numpy(base.losses)[rows]
@@ -113,37 +121,62 @@ class AscentRequest:
         zero = ball.scale.new_zeros(len(rows), len(ball.scale))
         slopes = sign * base.gradients(rows)
 
-        def evaluate(deltas: Tensor, gradient: bool) -> tuple[Tensor, Tensor]:
+        def evaluate(deltas: Tensor, gradient: bool, which: Tensor) -> tuple[Tensor, Tensor]:
             if not deltas.any():
-                return losses, slopes
-            offsets = ball.retract(deltas)
+                return losses[which], slopes[which.to(slopes.device)]
+            offsets, own = ball.retract(deltas), [rows[row] for row in which.tolist()]
             if gradient:
-                found, gradients = base.parts.losses_and_gradients(offsets, rows)
+                found, gradients = base.parts.losses_and_gradients(offsets, own)
                 return sign * found, sign * ball.pull_back(deltas, gradients)
-            return sign * base.parts.losses(offsets, rows), slopes
+            return sign * base.parts.losses(offsets, own), slopes
 
         best, best_losses = zero, losses
         found = []
         for place, rho in enumerate(self.radii):
             if self.compat is not None:
-                climbed = reference_climb(evaluate, ball, rho, losses, self.steps)
-            else:
-                start = self._start(ball, best, place, generator)
-                climbed = climb(
+                reached = self._as_published(evaluate, ball, rho, losses)
+            elif self.direction == "up":
+                reached = search_up(
                     evaluate,
                     ball,
                     rho,
-                    start=start,
+                    start=self._start(ball, best, place, generator),
                     candidates=best,
                     candidate_losses=best_losses,
+                    losses=losses,
                     base=slopes,
                     steps=self.steps,
                     generator=generator,
                 )
-                best, best_losses = climbed.best, climbed.losses
-            bending = ball.bending(climbed.best)
-            found.append(self._over_restarts(climbed, losses, bending, len(parts)))
+            else:
+                start = best if place else self._start(ball, best, place, generator)
+                reached = search_down(
+                    evaluate,
+                    ball,
+                    rho,
+                    start=start,
+                    losses=losses,
+                    steps=self.steps,
+                    generator=generator,
+                )
+            best, best_losses = reached.best, reached.losses
+            found.append(self._over_restarts(reached, losses, ball.bending(best), len(parts)))
         return tuple(np.stack(kind) for kind in zip(*found, strict=True))
+
+    def _as_published(
+        self, evaluate: EvaluateRows, ball: Ball, rho: float, losses: Tensor
+    ) -> Found:
+        climbed = reference_climb(
+            lambda deltas, gradient: evaluate(deltas, gradient, torch.arange(len(losses))),
+            ball,
+            rho,
+            losses,
+            self.steps,
+        )
+        ends = climbed.losses[:, None]
+        return Found(
+            climbed.best, climbed.losses, climbed.late, ends, climbed.nan, climbed.infinite
+        )
 
     def _start(self, ball: Ball, best: Tensor, place: int, generator: torch.Generator) -> Tensor:
         """From the best point of the smaller ball, as far out; at first where restarts are."""
@@ -155,17 +188,23 @@ class AscentRequest:
         return start
 
     def _over_restarts(
-        self, climbed: Climb, losses: Tensor, bending: Tensor, parts: int
+        self, reached: Found, losses: Tensor, bending: Tensor, parts: int
     ) -> tuple[Array, ...]:
-        rises = (climbed.losses - losses).reshape(parts, self.restarts)
+        rises = (reached.losses - losses).reshape(parts, self.restarts).clamp_min(0)
         best, place = rises.max(1)
         late, bent = (
-            kind.reshape(parts, self.restarts).gather(1, place[:, None])[:, 0].numpy()
-            for kind in (climbed.late, bending)
+            kind.reshape(parts, self.restarts).gather(1, place[:, None])[:, 0]
+            for kind in (reached.late, bending)
         )
-        blind = climbed.nan + climbed.infinite
-        nonfinite = blind.reshape(parts, self.restarts).sum(1)
-        return best.numpy(), late, nonfinite.double().numpy(), bent
+        blind = (reached.nan + reached.infinite).reshape(parts, self.restarts).sum(1)
+        ends = (reached.ends - losses[:, None]).reshape(parts, -1).clamp_min(0)
+        gap = best - ends.topk(min(2, ends.shape[1]), dim=1).values[:, -1]
+        # Gains below the rounding of the losses are none.
+        eps = torch.finfo(reached.best.dtype).eps
+        least = _ROUNDINGS * eps * losses.reshape(parts, -1)[:, 0].abs()
+        late, gap = (torch.where(kind > least, kind, 0) for kind in (late, gap))
+        found = (best, late, blind.double(), bent, gap)
+        return tuple(kind.numpy() for kind in found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,11 +214,13 @@ class Ascent:
     Args:
         radii: Radii.
         rises: Extreme loss less the loss at the checkpoint, never negative, (radii, parts).
-        late: What the last quarter of the steps added, (radii, parts).
+        late: What more steps from the best point may add, (radii, parts).
         nonfinite: Points visited whose loss is not finite, (radii, parts).
         free: Number of parameters that the ball lets move.
         bending: Length of the second-order term of the path to the best point, in units of the
             first-order one; zero in a flat geometry, (radii, parts).
+        apart: How much higher the best of the starts ended than the next, 0 for a single start,
+            (radii, parts).
     """
 
     radii: tuple[float, ...]
@@ -188,6 +229,7 @@ class Ascent:
     nonfinite: Array
     free: int
     bending: Array
+    apart: Array
 
 
 def checked_radii(radii: tuple[float, ...]) -> tuple[float, ...]:

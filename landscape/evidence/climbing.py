@@ -20,6 +20,8 @@ _TINY = 1e-30
 #: Offsets (K, P) and whether gradients are wanted -> losses (K,) float64 on the CPU, gradients
 #: (K, P) or, unwanted, anything.
 Evaluate = Callable[[Tensor, bool], tuple[Tensor, Tensor]]
+#: The same of some of the ascents, whose numbers come last.
+EvaluateRows = Callable[[Tensor, bool, Tensor], tuple[Tensor, Tensor]]
 
 
 def checkpoints(steps: int) -> list[int]:

@@ -1,7 +1,7 @@
 """Geometries of the parameter space: norms, balls, directions, samples."""
 
 from landscape.geometry.attention import Attention, find_attention, find_pairs
-from landscape.geometry.ball import Ball, L2Ball, LinfBall, RoundBall
+from landscape.geometry.ball import Ball, Face, L2Ball, LinfBall, RoundBall
 from landscape.geometry.geometry import (
     GEOMETRIES,
     Elementwise,
@@ -32,6 +32,7 @@ __all__ = [
     "Change",
     "Elementwise",
     "Euclidean",
+    "Face",
     "Filterwise",
     "Geometry",
     "L2Ball",

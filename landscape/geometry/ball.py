@@ -3,12 +3,44 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 # Bisection halvings: enough for the last bit of a double.
 _HALVINGS = 80
+# Points are on the boundary from this many roundings of the precision below it.
+_NEAR = 64
+
+
+@dataclass(frozen=True)
+class Face:
+    """What the boundary of a ball does to an ascent from K points, in coordinates.
+
+    At a maximum nothing is left of the slopes; what is left elsewhere is the slope along the
+    boundary.
+
+    Args:
+        slopes: What the boundary leaves of the slopes, (K, P).
+        multiplier: Lagrange multiplier nu of |u|^2 / 2 where a round boundary holds the point, 0
+            elsewhere, (K, 1): along the boundary the loss has the curvature H - nu.
+        normals: Unit normals where a round boundary holds the point, 0 elsewhere, (K, P); None in a
+            box.
+        held: Entries that the sides of a box hold, (K, P) bool; None in a round ball.
+    """
+
+    slopes: Tensor
+    multiplier: Tensor
+    normals: Tensor | None = None
+    held: Tensor | None = None
+
+    def along(self, rows: Tensor) -> Tensor:
+        """Directions without what leads out of the ball, (K, P)."""
+        if self.normals is not None:
+            rows = rows - (rows * self.normals).sum(1, keepdim=True) * self.normals
+        return rows if self.held is None else torch.where(self.held, 0, rows)
 
 
 class Ball(ABC):
@@ -20,6 +52,9 @@ class Ball(ABC):
     Args:
         scale: c, one non-negative scale per parameter, (P,).
     """
+
+    #: Whether random draws move along with the ball under the symmetries that it does not see.
+    draws_move_along: ClassVar[bool] = True
 
     def __init__(self, scale: Tensor) -> None:
         self.scale = scale
@@ -55,6 +90,34 @@ class Ball(ABC):
     @abstractmethod
     def sample_inside(self, count: int, generator: torch.Generator) -> Tensor:
         """Points uniform in the unit ball, (count, P)."""
+
+    @abstractmethod
+    def face(self, points: Tensor, slopes: Tensor, rho: float) -> Face:
+        """What holds points of the ball where slopes lead out of it, both in coordinates."""
+
+    @abstractmethod
+    def confined(self, points: Tensor, onto: Tensor, rho: float) -> Tensor:
+        """Coordinates moved into the ball, and onto a round boundary where ``onto`` (K, 1) is."""
+
+    @abstractmethod
+    def edge(self, lines: Tensor, rho: float) -> Tensor:
+        """The farthest points of the ball along directions of length one, in coordinates."""
+
+    @abstractmethod
+    def extent(self, rho: float) -> float:
+        """Distance of its farthest points from the centre, in coordinates."""
+
+    def coordinates(self, deltas: Tensor) -> Tensor:
+        """Offsets in units of c, zero where c is, (K, P)."""
+        return self._unscaled(deltas)
+
+    def offsets(self, coordinates: Tensor) -> Tensor:
+        """The inverse of ``coordinates``, (K, P)."""
+        return self._scaled(coordinates)
+
+    def slopes(self, gradients: Tensor) -> Tensor:
+        """Gradients by the coordinates, (K, P)."""
+        return self._scaled(gradients)
 
     def gaussian(self, count: int, generator: torch.Generator) -> Tensor:
         """Draws from N(0, diag(c^2)), (count, P)."""
@@ -93,35 +156,35 @@ class Ball(ABC):
 
 
 class RoundBall(Ball):
-    """Balls of a norm with an inner product: round in suitable coordinates."""
+    """Balls of a norm with an inner product: round in the coordinates."""
 
-    @abstractmethod
-    def coordinates(self, deltas: Tensor) -> Tensor:
-        """Coordinates in which the ball is round, (K, P)."""
+    def face(self, points: Tensor, slopes: Tensor, rho: float) -> Face:
+        """The sphere holds points on it whose slope points outwards."""
+        lengths = _length(points)[:, None]
+        outward = (points * slopes).sum(1, keepdim=True)
+        near = 1 - _NEAR * torch.finfo(points.dtype).eps
+        on = (lengths >= near * rho) & (outward > 0)
+        units = torch.where(on, points / _safe(lengths).to(points.dtype), 0)
+        push = (units * slopes).sum(1, keepdim=True)
+        return Face(slopes - push * units, torch.where(on, push / rho, 0), normals=units)
 
-    @abstractmethod
-    def offsets(self, coordinates: Tensor) -> Tensor:
-        """The inverse of ``coordinates``, (K, P)."""
+    def confined(self, points: Tensor, onto: Tensor, rho: float) -> Tensor:
+        """Scaled to length rho where they are longer or belong to the sphere."""
+        factor = rho / _safe(_length(points)[:, None])
+        factor = torch.where(onto, factor, factor.clamp_max(1))
+        return points * factor.to(points.dtype)
 
-    @abstractmethod
-    def slopes(self, gradients: Tensor) -> Tensor:
-        """Gradients by the coordinates, (K, P)."""
+    def edge(self, lines: Tensor, rho: float) -> Tensor:
+        """Rho times the direction."""
+        return rho * lines
+
+    def extent(self, rho: float) -> float:
+        """The radius."""
+        return rho
 
 
 class L2Ball(RoundBall):
     """sum_i (delta_i / c_i)^2 <= rho^2: an ellipsoid, a sphere for c = 1."""
-
-    def coordinates(self, deltas: Tensor) -> Tensor:
-        """Offsets in units of c, zero where c is."""
-        return self._unscaled(deltas)
-
-    def offsets(self, coordinates: Tensor) -> Tensor:
-        """Coordinates times c."""
-        return self._scaled(coordinates)
-
-    def slopes(self, gradients: Tensor) -> Tensor:
-        """Gradients times c."""
-        return self._scaled(gradients)
 
     def norm(self, deltas: Tensor) -> Tensor:
         """||delta / c||_2."""
@@ -176,6 +239,24 @@ class L2Ball(RoundBall):
 
 class LinfBall(Ball):
     """|delta_i| <= rho c_i for every i: a box."""
+
+    def face(self, points: Tensor, slopes: Tensor, rho: float) -> Face:
+        """Sides hold the entries that touch them and whose slopes point outwards."""
+        near = 1 - _NEAR * torch.finfo(points.dtype).eps
+        held = (points.abs() >= near * rho) & (points * slopes > 0)
+        return Face(torch.where(held, 0, slopes), slopes.new_zeros(len(slopes), 1), held=held)
+
+    def confined(self, points: Tensor, onto: Tensor, rho: float) -> Tensor:  # noqa: ARG002
+        """Clipped."""
+        return points.clamp(-rho, rho)
+
+    def edge(self, lines: Tensor, rho: float) -> Tensor:
+        """The corner of the same signs."""
+        return rho * lines.sign()
+
+    def extent(self, rho: float) -> float:
+        """The distance of a corner, rho sqrt(n) for n entries that may move."""
+        return float(rho * max(self.free, 1) ** 0.5)
 
     def norm(self, deltas: Tensor) -> Tensor:
         """max_i |delta_i| / c_i."""

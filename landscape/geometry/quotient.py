@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -138,6 +138,9 @@ class QuotientBall(RoundBall):
     Raises:
         ValueError: If the metric is unknown or pairs overlap.
     """
+
+    #: Coordinates along an orbit differ by rotations, which draws do not follow.
+    draws_move_along: ClassVar[bool] = False
 
     def __init__(
         self,
