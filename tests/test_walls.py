@@ -182,7 +182,7 @@ def test_several_inputs(data):
 def test_inputs_that_do_not_fit_forward_are_told():
     data = [{"x": x, "weight": x, "labels": y} for x, y in DATA]
     with pytest.raises(
-        TypeError, match=r"keys x, weight do not fit TwoInputs\.forward\(x, scale\)"
+        TypeError, match=r"keys x, weight does not say what TwoInputs\.forward\(x, scale\)"
     ):
         Probe(TwoInputs(), "cross_entropy", data)
 
