@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from landscape.geometry import Geometry, Norm, as_geometry, checked_norm
 from landscape.linalg import SampleMean
-from landscape.measures.base import DeclinedError, Measure
+from landscape.measures.base import MEASURE_IN_DOUBLE, TWO_DIGITS, DeclinedError, Measure
 from landscape.probing import Parts, Probe
 from landscape.results import Estimate, Status
 
@@ -216,6 +216,27 @@ def of_parts(values: Array, parts: Parts, **settings: Any) -> Estimate:
         message=f"A single part, {used} of {parts.pass_terms} loss terms: how parts differ is not "
         "seen; use a smaller m, or more of the data.",
     )
+
+
+def with_rounding(estimate: Estimate, error: float, *, least: float = -math.inf) -> Estimate:
+    """A difference of losses, its interval wider by their rounding.
+
+    Args:
+        estimate: The difference.
+        error: Measured rounding error of the difference.
+        least: Lower limit of the quantity.
+
+    Returns:
+        The estimate, uncertain where the error leaves less than two digits.
+    """
+    if not estimate.status.measured or not error > 0:
+        return estimate
+    low, high = estimate.interval
+    found = replace(estimate, interval=(max(low - error, min(least, low)), high + error))
+    if error <= TWO_DIGITS * abs(estimate.value):
+        return found
+    message = f"{estimate.message} {MEASURE_IN_DOUBLE}" if estimate.message else MEASURE_IN_DOUBLE
+    return replace(found, status=Status.UNCERTAIN, message=message)
 
 
 def no_room(geometry: str) -> Estimate:

@@ -11,7 +11,12 @@ import numpy as np
 
 from landscape.evidence import PartsRequest, Rule, StepRequest
 from landscape.measures.base import CostClass, Requests, checked_count
-from landscape.measures.neighbourhood import NeighbourhoodMeasure, no_room, of_parts
+from landscape.measures.neighbourhood import (
+    NeighbourhoodMeasure,
+    no_room,
+    of_parts,
+    with_rounding,
+)
 from landscape.probing import Evidence, Probe
 from landscape.results import Estimate, Status
 
@@ -87,14 +92,15 @@ class PerturbationGap(NeighbourhoodMeasure):
             )
 
         def at(radius: float) -> Estimate:
-            changes = steps.changes[self.all_radii.index(radius)]
+            place = self.all_radii.index(radius)
+            changes = steps.changes[place]
             if blind := int((~np.isfinite(changes)).sum()):
                 return Estimate.without_value(
                     Status.UNDEFINED,
                     f"the loss of {blind} of {len(changes)} parts is not finite one step away; "
                     "reduce rho",
                 )
-            found = of_parts(changes, parts)
+            found = with_rounding(of_parts(changes, parts), float(steps.rounding[place]))
             if changes.any():
                 return found
             return replace(

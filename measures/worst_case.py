@@ -16,6 +16,7 @@ from landscape.measures.neighbourhood import (
     NeighbourhoodMeasure,
     no_room,
     of_parts,
+    with_rounding,
 )
 from landscape.probing import Evidence, Parts, Probe
 from landscape.results import Estimate, Status
@@ -114,13 +115,15 @@ class BallSharpness(NeighbourhoodMeasure):
 
         def at(radius: float) -> Estimate:
             place = self.all_radii.index(radius)
-            return self._judged(
+            judged = self._judged(
                 sum((part.rises[place] / unit for part in found), np.zeros(len(unit))),
                 late=float(sum((part.late[place] / unit).mean() for part in found)),
                 apart=float(sum((part.apart[place] / unit).mean() for part in found)),
                 blind=int(sum(part.nonfinite[place].sum() for part in found)),
                 parts=base.parts,
             )
+            error = sum(float(part.rounding[place]) for part in found) / float(unit.mean())
+            return with_rounding(judged, error, least=0.0)
 
         return self._scanned(at)
 
@@ -172,17 +175,25 @@ class _Rises:
     apart: Array
     nonfinite: Array
     free: int
+    rounding: Array
 
 
 def _rises(probe: Probe, request: AscentRequest | StepRequest) -> _Rises:
     """How far the loss rises (or falls) on each part, (radii, parts), never negative."""
     if isinstance(request, AscentRequest):
         ascent = probe.evidence(request)
-        return _Rises(ascent.rises, ascent.late, ascent.apart, ascent.nonfinite, ascent.free)
+        return _Rises(
+            ascent.rises,
+            ascent.late,
+            ascent.apart,
+            ascent.nonfinite,
+            ascent.free,
+            ascent.rounding,
+        )
     steps = probe.evidence(request)
     found = request.sign * steps.changes
     blind = np.isnan(found) | (found == np.inf)
     # The checkpoint itself is a candidate, so that no rise is below zero.
     rises = np.maximum(np.where(blind, 0.0, found), 0.0)
     none = np.zeros_like(rises)
-    return _Rises(rises, none, none, blind.astype(float), steps.free)
+    return _Rises(rises, none, none, blind.astype(float), steps.free, steps.rounding)

@@ -80,7 +80,7 @@ def test_intervals_hold_the_truth_without_rounding(matrix, truth, kind, size):
         operator = Rounded(matrix, errors(kind, matrix, size, seed))
         request = SpectrumRequest(steps=90, probes=4, probe_steps=6, seed=seed)
         found = compute_spectrum(operator, request, layers={})
-        assert operator.asked == [4]
+        assert operator.asked == [18]  # of a matrix that is known completely
         for name, measure in MEASURES.items():
             low, high = measure.of_spectrum(found).interval
             held[name].append(low <= truth[name] <= high)
@@ -138,9 +138,9 @@ def test_without_rounding_intervals_are_as_narrow_as_arithmetic(matrix):
     assert high - low < 1e-13 * 50
 
 
-@pytest.mark.parametrize("memory", [4 << 30, 8 * 300 * 8])
+@pytest.mark.parametrize("memory", [4 << 30, 8 * 320 * 8])
 def test_rounding_is_measured_once_with_few_vectors(symmetric, memory):
-    large = symmetric(np.random.default_rng(1).normal(size=300))
+    large = symmetric(np.random.default_rng(1).normal(size=320))
     operator = Rounded(large, torch.zeros_like(large))
     compute_spectrum(operator, SpectrumRequest(memory=memory), layers={})
     assert sum(operator.asked) <= 4

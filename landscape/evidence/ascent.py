@@ -99,7 +99,7 @@ class AscentRequest:
         at_once = max(1, int(room) // self.restarts)
         parts = range(len(base.parts))
         groups = [
-            self._group(base, ball, parts[start : start + at_once])
+            self._group(probe, base, ball, parts[start : start + at_once])
             for start in range(0, len(parts), at_once)
         ]
         return Ascent(
@@ -109,11 +109,17 @@ class AscentRequest:
             nonfinite=np.concatenate([group[2] for group in groups], axis=1),
             bending=np.concatenate([group[3] for group in groups], axis=1),
             apart=np.concatenate([group[4] for group in groups], axis=1),
+            rounding=groups[0][5][:, 0],
             free=ball.free,
         )
 
-    def _group(self, base: BaseParts, ball: Ball, parts: range) -> tuple[Array, ...]:
-        """Rises, late gains, points without a finite loss, bending, gaps, each (radii, parts)."""
+    def _group(self, probe: Probe, base: BaseParts, ball: Ball, parts: range) -> tuple[Array, ...]:
+        """What is found for each radius and part.
+
+        Returns:
+            Rises, late gains, points without a finite loss, bending, gaps, each (radii, parts); and
+            the rounding of the rise to the first point, (radii, 1).
+        """
         rows = [part for part in parts for _ in range(self.restarts)]
         sign = 1.0 if self.direction == "up" else -1.0
         losses = sign * torch.from_numpy(base.losses)[rows]
@@ -160,7 +166,13 @@ class AscentRequest:
                     generator=generator,
                 )
             best, best_losses = reached.best, reached.losses
-            found.append(self._over_restarts(reached, losses, ball.bending(best), len(parts)))
+            rounding = probe.difference_rounding(ball.retract(best[:1])[0])
+            found.append(
+                (
+                    *self._over_restarts(reached, losses, ball.bending(best), len(parts)),
+                    np.array([rounding]),
+                )
+            )
         return tuple(np.stack(kind) for kind in zip(*found, strict=True))
 
     def _as_published(
@@ -221,6 +233,7 @@ class Ascent:
             first-order one; zero in a flat geometry, (radii, parts).
         apart: How much higher the best of the starts ended than the next, 0 for a single start,
             (radii, parts).
+        rounding: Measured rounding error of a rise, (radii,).
     """
 
     radii: tuple[float, ...]
@@ -230,6 +243,7 @@ class Ascent:
     free: int
     bending: Array
     apart: Array
+    rounding: Array
 
 
 def checked_radii(radii: tuple[float, ...]) -> tuple[float, ...]:

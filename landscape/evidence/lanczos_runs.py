@@ -41,6 +41,7 @@ _LEAST_BASIS = 8
 _KEPT_IMAGES = 2
 # Probes whose rounding is measured, beside both ends.
 _TOLD = 2
+_TOLD_OF_ALL = 16
 
 
 def compute_spectrum(
@@ -151,6 +152,8 @@ def _told(
     inside = np.flatnonzero(known)
     inside = inside[~np.isin(inside, ends)]
     number = _TOLD if len(inside) or outside.shape[1] else 0
+    if not outside.shape[1]:  # all is known but for rounding, which is then the whole error
+        number = min(_TOLD_OF_ALL, len(inside))
     signs = 2.0 * torch.randint(0, 2, (len(inside), number), generator=generator).numpy() - 1
     columns = basis.vectors[:, inside] @ signs
     vectors, images = basis.combine(columns), basis.images(columns)

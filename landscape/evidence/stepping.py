@@ -151,15 +151,21 @@ class StepRequest:
         at_once = max(1, int(room))
         parts = range(len(base.parts))
         changes = np.zeros((len(self.radii), len(parts)))
+        rounding = np.zeros(len(self.radii))
         still = np.zeros(len(parts), dtype=bool)
         for start in range(0, len(parts), at_once):
             rows = parts[start : start + at_once]
             directions = ball.steepest(self.rule.directions(base.gradients(rows), probe))
             still[rows] = ~directions.any(1).cpu().numpy()
             for place, rho in enumerate(self.radii):
-                losses = base.parts.losses(ball.retract(self.sign * rho * directions), rows)
+                offsets = ball.retract(self.sign * rho * directions)
+                if start == 0:
+                    rounding[place] = probe.difference_rounding(offsets[0])
+                losses = base.parts.losses(offsets, rows)
                 changes[place, rows] = losses.numpy() - base.losses[rows]
-        return Steps(radii=self.radii, changes=changes, still=still, free=ball.free)
+        return Steps(
+            radii=self.radii, changes=changes, still=still, free=ball.free, rounding=rounding
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,9 +177,11 @@ class Steps:
         changes: L_B(w + step) - L_B(w), (radii, parts).
         still: Parts without a direction to step in, (parts,).
         free: Number of parameters that the ball lets move.
+        rounding: Measured rounding error of a change, (radii,).
     """
 
     radii: tuple[float, ...]
     changes: Array
     still: NDArray[np.bool_]
     free: int
+    rounding: Array

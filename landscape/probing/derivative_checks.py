@@ -54,7 +54,8 @@ class Comparison:
     Args:
         derivative: "gradient", "hessian" or "ggn".
         disagreement: ||derivative - differences|| / ||derivative||, of the gradient or of products
-            with random vectors; NaN where the values are too noisy to tell.
+            with random vectors, each entry in units of the size of its parameter's entries; NaN
+            where the values are too noisy to tell.
         tolerance: Up to which they agree.
         precision: In which both were taken.
     """
@@ -286,7 +287,8 @@ class DerivativeChecks:
         vector, step = at.directions(1)[0], at.tiny_step
         gradient, product = at.product(at.checkpoint, vector)
         slope = (at.gradient(at.checkpoint + step * vector) - gradient) / step
-        found = _relative_error(product, slope, noise=at.noise(gradient, step))
+        noise = at.noise(gradient, step)
+        found = _relative_error(at.scales * product, at.scales * slope, noise=noise)
         if not found <= (_FIRST_LOOK if at.exact else _COARSE / 3):
             found = self._look_again(at)
         return self._comparison("hessian", found, at.name)
@@ -298,9 +300,9 @@ class DerivativeChecks:
         slopes, errors = [], []
         for step in (at.tiny_step, at.tiny_step / 8):
             ahead, behind = at.gradient(point + step * vector), at.gradient(point - step * vector)
-            slopes.append((ahead - behind) / (2 * step))
+            slopes.append(at.scales * (ahead - behind) / (2 * step))
             noise = at.noise(gradient, step)
-            errors.append(_relative_error(product, slopes[-1], noise=noise))
+            errors.append(_relative_error(at.scales * product, slopes[-1], noise=noise))
         # Kinks that were met, and rounding, depend on the step; what is wrong does not.
         spread = _relative_error(slopes[0], slopes[1], noise=0.0)
         return min(errors) if spread <= min(errors) / 4 or min(errors) <= TOLERANCE else math.nan
@@ -330,6 +332,31 @@ class DerivativeChecks:
         if self._rounding.loss is None:
             self._rounding.loss = self._measured(self._loss_error)
         return self._rounding.loss
+
+    def difference_rounding(self, space: ParamSpace, weights: Tensor, delta: Tensor) -> float:
+        """Error of L(w + delta) - L(w) in the working precision; 0.0 where it is unknown.
+
+        Args:
+            space: The parameters of the offset.
+            weights: Their values at the checkpoint, (P,).
+            delta: Offset, (P,).
+
+        Returns:
+            The error of the mean over the first batch, and what it may be by chance on others.
+        """
+
+        def measure(single: _Evaluation, double: _Evaluation) -> float:
+            changes = []
+            for evaluation in (single, double):
+                point = weights.to(evaluation.dtype) + delta.to(evaluation.dtype)
+                there = evaluation.term_losses_at(space.split(point))
+                here = evaluation.losses_there()
+                changes.append((there - here) if there.shape == here.shape else there[:0])
+            if not changes[0].shape == changes[1].shape != (0,):
+                return 0.0
+            return self._mean_error(changes[0] - changes[1])
+
+        return self._measured(measure)
 
     def gradient_rounding(self) -> tuple[float, float]:
         """Norm of the error of the gradient, and the error of its norm; 0.0 where unknown."""
@@ -397,8 +424,10 @@ class DerivativeChecks:
         low, high = single.losses_there(), double.losses_there()
         if low.shape != high.shape:
             return abs(float(low.mean() - high.mean())) * self._scale
-        error = low - high
-        # The mean error of this batch, and what it may be by chance on others.
+        return self._mean_error(low - high)
+
+    def _mean_error(self, error: Tensor) -> float:
+        """The mean error of a batch's terms, and what it may be by chance on others."""
         chance = float(error.square().mean().sqrt()) / math.sqrt(max(len(error), 1))
         return (abs(float(error.mean())) + chance) * self._scale
 
@@ -506,21 +535,21 @@ class _Evaluation:
         self.name = str(self.dtype).removeprefix("torch.")
         self.exact = self.dtype == torch.float64
         self.eps = torch.finfo(self.dtype).eps
-        # Relative to the weights, but not to nothing where they are zero.
-        scale = max(float(weights.norm()), 1e-2 * math.sqrt(len(weights)))
+        #: By how much an entry moves in a step of length one: the size of its parameter's entries.
+        self.scales = entry_scales(space, weights)
         #: Of differences of values: large against rounding, small against bends and kinks.
-        self.small_step = (1e-6 if self.exact else 5e-3) * scale
+        self.small_step = 1e-6 if self.exact else 5e-3
         #: Of differences of gradients, in which a single kink weighs much.
-        self.tiny_step = (1e-8 if self.exact else 1e-3) * scale
+        self.tiny_step = 1e-8 if self.exact else 1e-3
         self._generator = torch.Generator().manual_seed(0)
         self._there: Tensor | None = None
         self._losses_there: Tensor | None = None
 
-    def directions(self, count: int) -> Tensor:  # (count, P), of length one
+    def directions(self, count: int) -> Tensor:  # (count, P)
+        """Random directions in which every entry moves by about its scale."""
         size = (count, self._space.size)
         drawn = torch.randn(size, generator=self._generator, dtype=torch.float64)
-        directions: Tensor = drawn / drawn.norm(dim=1, keepdim=True)
-        return directions.to(self.checkpoint)
+        return drawn.to(self.checkpoint) * self.scales
 
     def nearby(self) -> Tensor:
         """A point a little off the checkpoint, which lies on no kink."""
@@ -531,7 +560,7 @@ class _Evaluation:
 
     def noise(self, gradient: Tensor, step: float) -> float:
         """Rounding of a difference of gradients, divided by the step."""
-        return 16 * self.eps * float(gradient.norm()) / step
+        return 16 * self.eps * float((self.scales * gradient).norm()) / step
 
     def loss_and_scale(self, point: Tensor) -> tuple[float, float]:
         """Mean loss, and the size of what is summed, which sets its rounding."""
@@ -544,8 +573,12 @@ class _Evaluation:
         Returns:
             (T,), or the mean loss alone where the objective gives sums or weights.
         """
+        return self.term_losses_at(self._split(point))
+
+    def term_losses_at(self, parameters: dict[str, Tensor]) -> Tensor:
+        """The same with some parameters by name."""
         with self.snapshot.evaluating(gradient=False):
-            terms = self.snapshot.terms(self._split(point), self._batch)
+            terms = self.snapshot.terms(parameters, self._batch)
         self._meter.count(forwards=terms.count / self._terms)
         return self._each(terms)
 
@@ -619,12 +652,37 @@ class _Evaluation:
         return found.double()
 
 
+def entry_scales(space: ParamSpace, weights: Tensor) -> Tensor:  # (P,)
+    """Root mean square of the entries of its parameter, for every entry.
+
+    Layers may differ in size by orders of magnitude, and a step must be small for each of them.
+
+    Args:
+        space: The parameters.
+        weights: Their values, (P,).
+
+    Returns:
+        The sizes; parameters that are zero get the smallest of the others, 0.01 where all are zero.
+    """
+    sizes = {
+        name: float(part.double().square().mean().sqrt())
+        for name, part in space.split(weights).items()
+    }
+    least = min((size for size in sizes.values() if size > 0), default=1e-2)
+    return torch.cat(
+        [
+            weights.new_full((part.numel(),), sizes[name] or least)
+            for name, part in space.split(weights).items()
+        ]
+    )
+
+
 def _slope_error(
     at: _Evaluation, point: Tensor, gradient: Tensor, directions: Tensor, step: float
 ) -> float:
-    """Estimated ||gradient - true gradient|| / ||gradient|| from slopes along random directions.
+    """Estimated ||s (gradient - true gradient)|| / ||s gradient||, s the scales of the entries.
 
-    E <e, d>^2 = ||e||^2 / P for random directions d of length one.
+    E <e, d>^2 = ||s e||^2 for random directions d = s z.
 
     Returns:
         The estimate; NaN where rounding hides a tenth of the gradient.
@@ -639,7 +697,7 @@ def _slope_error(
     found = math.sqrt(sum(squares) / len(squares))
     # What a random direction sees of the gradient, by autograd or by differences.
     size = max(
-        float(gradient.norm()) / math.sqrt(len(gradient)),
+        float((at.scales * gradient).norm()),
         math.sqrt(sum(slope**2 for slope in slopes) / len(slopes)),
     )
     return _share(found, size, noise)

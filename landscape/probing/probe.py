@@ -24,7 +24,12 @@ from landscape.probing.checking import (
     loss_pass,
 )
 from landscape.probing.cutting import ExampleDim, checked_example_dim, cut, cut_pass, examples
-from landscape.probing.derivative_checks import Derivative, DerivativeChecks, RoundingErrors
+from landscape.probing.derivative_checks import (
+    Derivative,
+    DerivativeChecks,
+    RoundingErrors,
+    entry_scales,
+)
 from landscape.probing.entries import Entries, Entry
 from landscape.probing.evaluations import Evaluations
 from landscape.probing.graphs import Operator
@@ -378,6 +383,19 @@ class Probe(Evaluations):
         """Errors of the working precision, measured on the first batch when they are asked for."""
         return RoundingErrors(self.checks)
 
+    def difference_rounding(self, delta: Tensor) -> float:
+        """Measured error of L(w + delta) - L(w) in the working precision, on the first batch.
+
+        Args:
+            delta: Offset, (P,).
+
+        Returns:
+            The error; 0.0 where it is unknown.
+        """
+        return self.checks.difference_rounding(
+            self.space, self._weights, self._vector(delta, "delta")
+        )
+
     def product_errors(self, vectors: Tensor, operator: Operator = "hessian") -> Tensor | None:
         """Measured errors of curvature products of the working precision, on the first batch.
 
@@ -400,14 +418,12 @@ class Probe(Evaluations):
     def _differences(self) -> GradientDifferences:
         if self._known_differences is None:
             double = None if self._snapshot.recalibrates else self.checks.double()
-            noise = self.rounding.gradient
-            if self.dtype == torch.float64 or double is None:
-                self._known_differences = GradientDifferences(
-                    lambda delta: self._whole.losses_and_gradients(delta[None], [0])[1][0],
-                    self._weights,
-                    noise,
-                )
-            else:
+            noise, scale = (
+                self.rounding.gradient,
+                float(entry_scales(self.space, self._weights).min()),
+            )
+            whole, weights = self._whole, self._weights
+            if self.dtype != torch.float64 and double is not None:
                 weights = self._weights.double()
                 whole = Parts(
                     double,
@@ -420,12 +436,13 @@ class Probe(Evaluations):
                     way="loop",
                     memory=self._graph_memory,
                 )
-                ratio = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
-                self._known_differences = GradientDifferences(
-                    lambda delta: whole.losses_and_gradients(delta[None], [0])[1][0],
-                    weights,
-                    noise * ratio,
-                )
+                noise *= torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
+            self._known_differences = GradientDifferences(
+                lambda delta: whole.losses_and_gradients(delta[None], [0])[1][0],
+                weights,
+                noise=noise,
+                scale=scale,
+            )
         return self._known_differences
 
     def changed(

@@ -161,20 +161,29 @@ class GradientDifferences:
     H v = ||v|| (g(w + h v / ||v||) - g(w - h v / ||v||)) / (2 h). The gradients are taken in
     float64 where that is possible, so that h can be so small that neither third derivatives nor
     kinks matter. h is the smallest step at which the noise of the gradient is 1e-4 of a product,
-    but between (10 eps)^(1/2) and (10 eps)^(1/3) times ||w||.
+    but between (10 eps)^(1/2) sqrt(P) times the size of the smallest parameter's entries, and
+    (10 eps)^(1/3) ||w||.
 
     Args:
         gradient: Gradients at offsets from the checkpoint, (P,) -> (P,), in the dtype of offsets.
         weights: The checkpoint, in the precision of the gradients.
         noise: Norm of the rounding error of a gradient.
+        scale: The size of the smallest parameter's entries.
     """
 
-    def __init__(self, gradient: Callable[[Tensor], Tensor], weights: Tensor, noise: float) -> None:
+    def __init__(
+        self,
+        gradient: Callable[[Tensor], Tensor],
+        weights: Tensor,
+        *,
+        noise: float,
+        scale: float,
+    ) -> None:
         self._gradient = gradient
         self._dtype = weights.dtype
         eps = 10 * torch.finfo(weights.dtype).eps
-        scale = max(float(weights.norm()), 1e-2 * len(weights) ** 0.5)
-        least, most = eps ** (1 / 2) * scale, eps ** (1 / 3) * scale
+        least = eps ** (1 / 2) * scale * len(weights) ** 0.5
+        most = eps ** (1 / 3) * max(float(weights.norm()), scale * len(weights) ** 0.5)
         generator = torch.Generator().manual_seed(0)
         trial = torch.randn(len(weights), generator=generator, dtype=torch.float64)
         trial = (trial / trial.norm()).to(weights)
