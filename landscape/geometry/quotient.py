@@ -189,6 +189,18 @@ class QuotientBall(RoundBall):
             stack.put(found, g @ stack.unfactor_g, k @ stack.unfactor_k)
         return found
 
+    def confined(self, points: Tensor, onto: Tensor, rho: float) -> Tensor:
+        """Horizontal, and scaled to length rho where they are longer or belong to the sphere.
+
+        Where hardly a horizontal direction is left on the sphere, a step is rounding, which may
+        lead anywhere.
+
+        Returns:
+            Coordinates, (K, P).
+        """
+        inside = self.coordinates(self.horizontal(self.offsets(points)))
+        return super().confined(inside, onto, rho)
+
     def slopes(self, gradients: Tensor) -> Tensor:
         """Gradients by the coordinates, along horizontal directions only, (K, P)."""
         return self._riemannian(gradients)[1]
