@@ -140,13 +140,13 @@ def derivatives(report: dict[str, Any]) -> str:
     """How derivatives compare with differences, and what rounding does to them, in a line."""
     found = _checks(report)
     compared = [
-        f"{words} to {found[name]['disagreement']:.0e}"
+        f"{words} to {typeset(format(found[name]['disagreement'], '.0e'))}"
         for name, words in _DERIVATIVES.items()
         if name in found and found[name].get("disagreement") is not None
     ]
     rounding = found.get("rounding") or {}
     errors = [
-        f"{name} {rounding[key]:.0e}{share}"
+        f"{name} {typeset(format(rounding[key], '.0e'))}{share}"
         for key, name, share in (
             ("loss", "the loss", ""),
             ("gradient", "the gradient", ""),

@@ -268,11 +268,10 @@ FAULTS: dict[str, tuple[str, Callable[..., Tensor], Callable[..., Tensor]]] = {
 def power(seeds: int) -> list[dict[str, Any]]:
     rows = []
     for name in FAULTS:
-        for activation, steps, dtype in itertools.product(
-            (nn.Tanh, nn.ReLU), (0, 150), (torch.float32, torch.float64)
-        ):
+        for activation, steps in itertools.product((nn.Tanh, nn.ReLU), (0, 50)):
             found, untold, sizes = 0, 0, []
             for seed in range(seeds):
+                dtype = (torch.float32, torch.float64)[seed % 2]
                 error, agrees, told = _plant(name, activation, steps=steps, dtype=dtype, seed=seed)
                 sizes.append(error)
                 found += not agrees
@@ -282,7 +281,6 @@ def power(seeds: int) -> list[dict[str, Any]]:
                     "fault": name,
                     "activation": activation.__name__,
                     "trained_steps": steps,
-                    "dtype": str(dtype).removeprefix("torch."),
                     "true_error_min": min(sizes),
                     "true_error_median": statistics.median(sizes),
                     "found": found,
