@@ -541,3 +541,17 @@ def test_unknown_operators_are_refused(name):
     probe = Probe(nn.Linear(4, 3), "cross_entropy", [(inputs(30, 4), labels())])
     with pytest.raises(ValueError, match=r"operator must be one of 'hessian', 'ggn'; got"):
         probe.operator(name)
+
+
+def test_the_gauss_newton_diagonal_declines_what_does_not_add_up():
+    class Centred(landscape.probing.CrossEntropy):
+        name = "centred"
+
+        def outputs(self, model, batch):
+            found = super().outputs(model, batch)
+            return found - found.mean(0)
+
+    probe = Probe(seeded(nn.Linear(4, 3)), Centred(), [(inputs(30, 4), labels())])
+    found = measures.get("minimum-sharpness").compute(probe)
+    assert found.status.value == "declined"
+    assert "no sum over its examples" in found.message

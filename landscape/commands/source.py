@@ -33,6 +33,7 @@ class Precision(StrEnum):
 
     FLOAT32 = "float32"
     FLOAT64 = "float64"
+    AUTO = "auto"
 
 
 class Ways(StrEnum):
@@ -150,7 +151,11 @@ class Source:
     device: Annotated[Device, _option("auto takes CUDA if there is one.", _WEIGHTS)] = Device.AUTO
     dtype: Annotated[
         Precision | None,
-        _option("Precision of the measurement; the model's if left out.", _WEIGHTS),
+        _option(
+            "Precision of the measurement; the model's if left out. auto takes float64 for models "
+            "of up to 100,000 parameters on a CPU.",
+            _WEIGHTS,
+        ),
     ] = None
     products: Annotated[
         Ways, _option("finite_difference where no second derivative is to be had.", _WEIGHTS)
@@ -251,8 +256,6 @@ class Source:
         )
 
     def _settings(self, **further: Any) -> Settings:
-        import torch
-
         from landscape.tasks import Settings
 
         return Settings(
@@ -267,11 +270,18 @@ class Source:
             class_weights=_numbers(self.class_weights, "--class-weights"),
             ignore_index=self.ignore_index,
             weight_decay=self.weight_decay,
-            dtype=None if self.dtype is None else getattr(torch, self.dtype.value),
+            dtype=self._dtype(),
             initial=self.initial,
             products=self.products.value,
             **further,
         )
+
+    def _dtype(self) -> Any:
+        import torch
+
+        if self.dtype is None or self.dtype is Precision.AUTO:
+            return None if self.dtype is None else "auto"
+        return getattr(torch, self.dtype.value)
 
     def _device(self) -> str:
         import torch

@@ -121,6 +121,7 @@ def output_columns(probe: Probe, points: int | None) -> OutputColumns | None:
     )
     if not as_asked:
         return None
+    probe.require_separate_examples()
     snapshot, point = probe._snapshot, probe.space.split(probe.weights())
     examples: list[tuple[Any, Tensor]] = []
     counts: list[float] = []

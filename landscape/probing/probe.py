@@ -263,10 +263,17 @@ class Probe(Evaluations):
         """
         whole = {id(batch) for batch in self._batches}
         # With batch norm on batch statistics every part has statistics, and a loss, of its own.
-        if self.uses_batch_statistics or all(
-            id(batch) in whole for part in parts for batch in part
+        if not self.uses_batch_statistics and any(
+            id(batch) not in whole for part in parts for batch in part
         ):
-            return
+            self.require_separate_examples()
+
+    def require_separate_examples(self) -> None:
+        """Refuses what cuts batches whose loss is not the sum of their examples' losses.
+
+        Raises:
+            NotApplicableError: If the pieces of the first batch do not add up to it.
+        """
         key = self.variant
         if key not in self._parts_add_up:
             with self._meter.preparing():

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,8 @@ class Settings:
         ignore_index: Target that is no term, of objectives that have it; None takes theirs.
         weight_decay: c of c/2 ||w||^2, added to the objective.
         device: "cpu", "cuda", ...; None takes the model's.
-        dtype: torch.float32 or torch.float64; None takes the model's.
+        dtype: torch.float32 or torch.float64; None takes the model's, "auto" float64 for small
+            models on a CPU.
         batch_norm: As ``landscape.Probe`` takes it.
         products: As ``landscape.Probe`` takes it.
         initial: Checkpoint of the weights before training.
@@ -75,7 +76,7 @@ class Settings:
     ignore_index: int | None = None
     weight_decay: float = 0.0
     device: str | None = None
-    dtype: torch.dtype | None = None
+    dtype: torch.dtype | Literal["auto"] | None = None
     batch_norm: BatchNormMode = "eval"
     products: Products = "auto"
     initial: Path | str | None = None

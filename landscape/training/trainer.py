@@ -127,7 +127,9 @@ class _Training:
         self.recipe = recipe
         self.objective = settings.objective_of(task)
         model = make_model(task, recipe, start, settings)
-        self.model = model.to(device=settings.device, dtype=settings.dtype)
+        # "auto" is a precision of measurements: training keeps the model's own.
+        dtype = None if settings.dtype == "auto" else settings.dtype
+        self.model = model.to(device=settings.device, dtype=dtype)
         weights = next(self.model.parameters())
         self.device, self.dtype = weights.device, weights.dtype
         self.examples = examples_of(task.train, settings.samples, settings.data_seed)
