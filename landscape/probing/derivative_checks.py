@@ -123,6 +123,10 @@ class RoundingErrors:
         """Absolute error of a mean loss."""
         return self.checks.loss_rounding()
 
+    def loss_at(self, offset: Tensor) -> float:
+        """Absolute error of a mean loss at the checkpoint plus an offset, (P,)."""
+        return self.checks.loss_rounding_at(offset)
+
     @property
     def gradient(self) -> float:
         """Euclidean norm of the error of the gradient."""
@@ -331,6 +335,14 @@ class DerivativeChecks:
             self._rounding.loss = self._measured(self._loss_error)
         return self._rounding.loss
 
+    def loss_rounding_at(self, offset: Tensor) -> float:
+        """As ``loss_rounding`` at the checkpoint plus an offset, (P,); measured at every call."""
+
+        def error(single: _Evaluation, double: _Evaluation) -> float:
+            return self._mean_error(*(twin.losses_away(offset) for twin in (single, double)))
+
+        return self._measured(error)
+
     def gradient_rounding(self) -> tuple[float, float]:
         """Norm of the error of the gradient, and the error of its norm; 0.0 where unknown."""
         if self._rounding.gradient is None or self._rounding.gradient_norm is None:
@@ -394,7 +406,10 @@ class DerivativeChecks:
         return found if math.isfinite(found) else 0.0
 
     def _loss_error(self, single: _Evaluation, double: _Evaluation) -> float:
-        low, high = single.losses_there(), double.losses_there()
+        return self._mean_error(single.losses_there(), double.losses_there())
+
+    def _mean_error(self, low: Tensor, high: Tensor) -> float:
+        """Error of a mean loss from the losses in both precisions."""
         if low.shape != high.shape:
             return abs(float(low.mean() - high.mean())) * self._scale
         error = low - high
@@ -559,6 +574,10 @@ class _Evaluation:
         if self._losses_there is None:
             self._losses_there = self.term_losses(self.checkpoint)
         return self._losses_there
+
+    def losses_away(self, offset: Tensor) -> Tensor:
+        """Losses at the checkpoint plus an offset."""
+        return self.term_losses(self.checkpoint + offset.to(self.checkpoint))
 
     def outputs(self, point: Tensor) -> Tensor:
         with self.snapshot.evaluating(gradient=False):
