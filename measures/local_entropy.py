@@ -10,7 +10,7 @@ from typing import ClassVar
 from landscape.evidence import NoiseLosses
 from landscape.geometry import Norm
 from landscape.measures.noise import NoiseMeasure, log_mean_rise
-from landscape.results import Estimate, Status
+from landscape.results import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class LocalEntropy(NoiseMeasure):
             raise ValueError(f"beta must be positive and finite, got {self.beta}")
 
     def of_losses(self, losses: NoiseLosses) -> Estimate:
-        """The log-mean-exp with the delta method's error, from the tilt t = -beta."""
+        """The log-mean-exp of the tilt t = -beta."""
         tilted = log_mean_rise(losses, -self.beta)
         low, high = (-self.beta * (end + losses.base) for end in reversed(tilted.interval))
         even = self.norm == "l2" and self.geometry == "euclidean"
@@ -67,8 +67,6 @@ class LocalEntropy(NoiseMeasure):
             value=-self.beta * (tilted.value + losses.base),
             stderr=self.beta * tilted.stderr,
             interval=(low, high),
-            # Judged on the entropy, unless too few samples count.
-            status=tilted.status if tilted.message else Status.OK,
             diagnostics=tilted.diagnostics | ({"volume": volume} if even else {}),
         )
 

@@ -8,9 +8,7 @@ from typing import ClassVar
 
 from landscape.evidence import NoiseLosses
 from landscape.geometry import Norm
-from landscape.linalg import SampleMean
-from landscape.measures.noise import NoiseMeasure
-from landscape.measures.spectral import of_mean
+from landscape.measures.noise import NoiseMeasure, mean_of_pairs
 from landscape.results import Estimate
 
 
@@ -45,4 +43,4 @@ class LowPassSharpness(NoiseMeasure):
 
     def of_losses(self, losses: NoiseLosses) -> Estimate:
         """Mean over the pairs."""
-        return of_mean(SampleMean.of(losses.rises + losses.base), samples=self.samples)
+        return mean_of_pairs(losses.rises + losses.base)

@@ -12,8 +12,7 @@ from landscape.evidence import NoiseLosses
 from landscape.geometry import Norm
 from landscape.linalg import SampleMean
 from landscape.measures.neighbourhood import Array
-from landscape.measures.noise import NoiseMeasure
-from landscape.measures.spectral import of_mean
+from landscape.measures.noise import NoiseMeasure, mean_of_pairs
 from landscape.probing import Probe
 from landscape.results import Estimate
 
@@ -32,8 +31,8 @@ class NoiseStability(NoiseMeasure):
     all sigma, so that departures are seen through the sampling error.
 
     Notes:
-        1. The interval contains the rounding of the losses, eps max(1, L) / sigma^2, which
-           dominates where sigma is very small; it does not contain the O(sigma^2) bias.
+        1. The interval contains the measured rounding of the losses, 2 / sigma^2 times that of a
+           rise, which dominates where sigma is very small; it does not contain the O(sigma^2) bias.
         2. The Hessian of a ReLU net is blind to its kinks, noise is not: the two agree only where
            sigma is smaller than the distance to most kinks.
 
@@ -66,10 +65,10 @@ class NoiseStability(NoiseMeasure):
 
     def of_losses(self, losses: NoiseLosses) -> Estimate:
         """Mean over the pairs."""
-        return of_mean(SampleMean.of(_curvatures(losses)), samples=self.samples)
+        return mean_of_pairs(_curvatures(losses))
 
     def rounding_of(self, losses: NoiseLosses) -> float:
-        """Divided by sigma^2, as the losses are."""
+        """That of a rise, as a curvature."""
         return _rounding(losses)
 
 
@@ -123,8 +122,8 @@ def _curvatures(losses: NoiseLosses) -> Array:
 
 
 def _rounding(losses: NoiseLosses) -> float:
-    """Rounding of the losses, as a curvature."""
-    return losses.rounding / losses.sigma**2
+    """Rounding of a rise, as a curvature."""
+    return 2 * losses.rounding / losses.sigma**2
 
 
 def _settled(losses: NoiseLosses) -> bool:

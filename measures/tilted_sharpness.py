@@ -9,9 +9,7 @@ from typing import Any, ClassVar
 
 from landscape.evidence import NoiseLosses
 from landscape.geometry import Norm
-from landscape.linalg import SampleMean
-from landscape.measures.noise import NoiseMeasure, log_mean_rise
-from landscape.measures.spectral import of_mean
+from landscape.measures.noise import NoiseMeasure, log_mean_rise, mean_of_pairs
 from landscape.results import Estimate
 
 
@@ -27,8 +25,9 @@ class TiltedSharpness(NoiseMeasure):
         1. The training method clips the noise to a radius and adds a SAM step; the measure is the
            objective itself, with plain noise.
         2. The effective sample size (sum q)^2 / sum q^2, q = exp(t L), is in the diagnostics.
-           Where few pairs outweigh the others, the value is a lower bound set by the largest losses
-           seen, and the status says so.
+           Where few pairs outweigh the others, or would if the losses that were not drawn are
+           reckoned with, the value is a lower bound set by the largest losses seen, and the status
+           says so.
 
     Args:
         rho: Standard deviation of the noise, or several.
@@ -59,7 +58,7 @@ class TiltedSharpness(NoiseMeasure):
             raise ValueError(f"t must be finite and not negative, got {self.t}")
 
     def of_losses(self, losses: NoiseLosses) -> Estimate:
-        """The log-mean-exp with the delta method's error."""
+        """The log-mean-exp, or the mean where nothing is tilted."""
         if self.t == 0:
-            return of_mean(SampleMean.of(losses.rises), samples=self.samples)
+            return mean_of_pairs(losses.rises)
         return log_mean_rise(losses, self.t)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -70,6 +71,7 @@ class NoiseRequest:
         base = probe.loss() if known else float(parts.base_losses()[0])
         most = max(1, self.memory // (8 * probe.size * ball.scale.element_size()))
         plus, minus = [], []
+        highest, farthest = -math.inf, None
         for start in range(0, self.pairs, most):
             count = min(most, self.pairs - start)
             # Drawn one by one, so that the numbers do not depend on the memory.
@@ -77,7 +79,10 @@ class NoiseRequest:
             for row in range(count):
                 torch.mul(draw(1, generator)[0], self.sigma, out=both[row])
             torch.neg(both[:count], out=both[count:])
-            losses = parts.losses(ball.retract(both), [0] * len(both))
+            offsets = ball.retract(both)
+            losses = parts.losses(offsets, [0] * len(both))
+            if float(losses.max()) > highest:  # never where one is not a number
+                highest, farthest = float(losses.max()), offsets[losses.argmax()].clone()
             plus.append(losses[:count])
             minus.append(losses[count:])
         return NoiseLosses(
@@ -87,6 +92,8 @@ class NoiseRequest:
             minus=torch.cat(minus).numpy(),
             free=ball.free,
             precision=torch.finfo(probe.dtype).eps,
+            base_error=probe.rounding.loss,
+            noise_error=0.0 if farthest is None else probe.difference_rounding(farthest),
         )
 
 
@@ -100,7 +107,9 @@ class NoiseLosses:
         plus: L(w + U_j), (pairs,).
         minus: L(w - U_j), (pairs,).
         free: Number of parameters that move.
-        precision: Relative rounding of a loss.
+        precision: Machine precision of the losses.
+        base_error: Measured absolute error of the loss at the checkpoint; 0 where it is unknown.
+        noise_error: That of the rise to the noise with the highest loss.
     """
 
     sigma: float
@@ -109,11 +118,20 @@ class NoiseLosses:
     minus: Array
     free: int
     precision: float
+    base_error: float = 0.0
+    noise_error: float = 0.0
 
     @property
     def rounding(self) -> float:
-        """Rounding of a mean loss."""
-        return self.precision * max(1.0, abs(self.base))
+        """How far rounding may move a mean of losses, or their mean rise.
+
+        The error at the checkpoint is common to all samples, so that it does not average out. Where
+        errors are unknown, or every loss is rounded to zero, they are taken to be the precision of
+        numbers of size one, such as log-probabilities that cancel.
+        """
+        size = max(abs(self.base), float(np.abs(self.plus + self.minus).mean()) / 2)
+        known = max(self.base_error, self.noise_error) if size else 0.0
+        return (known or self.precision) + self.precision * size
 
     @property
     def nonfinite(self) -> int:

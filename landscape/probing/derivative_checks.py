@@ -354,7 +354,7 @@ class DerivativeChecks:
                 changes.append((there - here) if there.shape == here.shape else there[:0])
             if not changes[0].shape == changes[1].shape != (0,):
                 return 0.0
-            return self._mean_error(changes[0] - changes[1])
+            return self._mean_error(*changes)
 
         return self._measured(measure)
 
@@ -421,13 +421,14 @@ class DerivativeChecks:
         return found if math.isfinite(found) else 0.0
 
     def _loss_error(self, single: _Evaluation, double: _Evaluation) -> float:
-        low, high = single.losses_there(), double.losses_there()
+        return self._mean_error(single.losses_there(), double.losses_there())
+
+    def _mean_error(self, low: Tensor, high: Tensor) -> float:
+        """Error of a mean loss from the losses in both precisions."""
         if low.shape != high.shape:
             return abs(float(low.mean() - high.mean())) * self._scale
-        return self._mean_error(low - high)
-
-    def _mean_error(self, error: Tensor) -> float:
-        """The mean error of a batch's terms, and what it may be by chance on others."""
+        error = low - high
+        # The mean error of this batch, and what it may be by chance on others.
         chance = float(error.square().mean().sqrt()) / math.sqrt(max(len(error), 1))
         return (abs(float(error.mean())) + chance) * self._scale
 
