@@ -471,11 +471,11 @@ def test_the_interval_without_skewness_is_that_of_student():
     assert skewed_interval(values) == pytest.approx(SampleMean.of(values).interval())
 
 
-def test_fewer_than_ten_samples_are_never_certain(minimum):
-    found = measured(minimum, "low-pass-sharpness", sigma=1e-3, samples=8)
+def test_fewer_than_twenty_samples_are_never_certain(minimum):
+    found = measured(minimum, "low-pass-sharpness", sigma=1e-3, samples=18)
     assert found.status is Status.UNCERTAIN
-    assert "take at least 10" in found.message
-    assert measured(minimum, "low-pass-sharpness", sigma=1e-3, samples=10).status is Status.OK
+    assert "take at least 20" in found.message
+    assert measured(minimum, "low-pass-sharpness", sigma=1e-3, samples=20).status is Status.OK
 
 
 # -- rounding -------------------------------------------------------------------------------------
