@@ -27,8 +27,9 @@ from landscape.results import Estimate, Status
 # With a smaller effective share of the pairs than this, a tilted mean leans on losses too rare to
 # be seen (docs/benchmarks/noise_coverage.json).
 _COLLAPSED = 0.5
-# Fewer pairs do not tell their own spread: those that agree by chance would look certain.
-_FEWEST_PAIRS = 5
+# Fewer pairs do not tell their own spread: with 5, at most 88 % of the intervals held the truth
+# where the spread alone decided (docs/benchmarks/noise_coverage.json).
+_FEWEST_PAIRS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
