@@ -22,6 +22,8 @@ _AGREE, _ENOUGH = 1.1, 10
 _SPREADING = 1.5
 # A plain chain's steps are coarse where fewer would be accepted, or their bias is a larger share.
 _ACCEPTED, _COARSE = 0.4, 0.25
+# Share of the coefficient that the localisation may take away.
+_DECIDED = 0.1
 # An exact chain hardly moves, and its draws may agree because they are all one.
 _STUCK = 0.1
 _TRACE = 100
@@ -51,7 +53,10 @@ class LocalLearningCoefficient(Measure):
            downwards. ``adjusted`` has none.
         4. All chains start at the checkpoint and spread into flat directions in about 2 / (eps
            gamma) steps; "rhat_distance" tells whether they still do, which a loss may hide.
-        5. With a fixed step and n beta it is the estimator of Lau et al.
+        5. "localisation_share" is -d log lambda / d log gamma, the share that the localisation
+           takes away at equal curvatures. Where it is above 0.1 by more than its error, the value
+           is uncertain, and "localisation_proposed" is the gamma that would take away about 5 %.
+        6. With a fixed step and n beta it is the estimator of Lau et al.
 
     Args:
         temperature: "dataset" is n beta = n / log n with n the loss terms used, the theory's;
@@ -194,6 +199,11 @@ class LocalLearningCoefficient(Measure):
                 rough,
             ),
             (
+                self._pull(drawn, mean)[0] - 2 * self._pull(drawn, mean)[1] > _DECIDED,
+                Status.UNCERTAIN,
+                self._pulled(drawn, mean),
+            ),
+            (
                 width > abs(mean.value),
                 Status.UNCERTAIN,
                 "The interval is wide for the value; raise draws.",
@@ -201,6 +211,35 @@ class LocalLearningCoefficient(Measure):
         )
         found = next((reason for reason in reasons if reason[0]), (True, Status.OK, ""))
         return found[1:]
+
+    def _pull(self, drawn: LangevinDraws, mean: ChainMean) -> tuple[float, float]:
+        """-d log lambda / d log gamma with its standard error over the chains.
+
+        d E[f] / d gamma = -Cov(f, ||v||^2) / 2 under the density that is drawn from. On a quadratic
+        of equal curvatures it is gamma / (n beta lambda_i + gamma), the share of the coefficient
+        that the localisation takes away.
+
+        Returns:
+            The derivative and its error; zeros where the value is not positive.
+        """
+        if not mean.value > 0:
+            return 0.0, 0.0
+        rises, squares = drawn.nbeta * drawn.rises, drawn.distances**2
+        apart = (rises - rises.mean()) * (squares - squares.mean())
+        pulls = self.localisation / 2 * apart.mean(1) / mean.value
+        return float(pulls.mean()), float(pulls.std(ddof=1) / len(pulls) ** 0.5)
+
+    def _pulled(self, drawn: LangevinDraws, mean: ChainMean) -> str:
+        pull = self._pull(drawn, mean)[0]
+        return (
+            f"The localisation decides the value: it takes away about {min(pull, 1.0):.0%} of what "
+            f"the coefficient would be without it; set localisation={self._proposed(pull):.2g}, "
+            "and raise draws and burn_in, since chains that are held less spread more slowly."
+        )
+
+    def _proposed(self, pull: float) -> float:
+        """The localisation that would take away about 5 % at equal curvatures."""
+        return self.localisation * 0.05 * max(1 - pull, 0.05) / max(pull, 0.05)
 
     def _told(self, mean: ChainMean, drawn: LangevinDraws) -> dict[str, Any]:
         scale, away = drawn.nbeta, split_rhat(drawn.distances)
@@ -216,6 +255,9 @@ class LocalLearningCoefficient(Measure):
             "per_chain": (scale * drawn.rises.mean(1)).tolist(),
             "negative_share": float((drawn.rises < 0).mean()),
             "distance": float(drawn.distances.mean()),
+            "localisation_share": self._pull(drawn, mean)[0],
+            "localisation_share_stderr": self._pull(drawn, mean)[1],
+            "localisation_proposed": self._proposed(self._pull(drawn, mean)[0]),
             "rhat_distance": None if math.isnan(away) else away,
             "burn_in_trace": _thinned(scale * drawn.burnt),
             "trace": _thinned(scale * drawn.rises),

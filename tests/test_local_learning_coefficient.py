@@ -69,7 +69,9 @@ def test_a_regular_minimum(bowl, gamma):
     truth = regular(tempered(TERMS), gamma)
     assert result.value == pytest.approx(truth, rel=0.05)
     assert abs(result.value - truth) < 4 * result.stderr
-    assert result.status is Status.OK
+    # Where the localisation takes away much of P / 2, it is told.
+    decided = truth < 0.85 * len(VALUES) / 2
+    assert result.status is (Status.UNCERTAIN if decided else Status.OK)
     if gamma == 0:
         assert truth == len(VALUES) / 2
     told = result.diagnostics
@@ -343,7 +345,7 @@ def test_permuting_hidden_units_is_only_noise():
         for net in (model, permuted)
     )
     assert one.value != two.value
-    assert one.status is Status.OK
+    assert one.status.measured
     assert abs(one.value - two.value) < 4 * math.hypot(one.stderr, two.stderr)
     assert 0 < one.value < 21 / 2
 
@@ -365,3 +367,38 @@ def test_permuting_hidden_units_is_only_noise():
 def test_wrong_settings_are_refused(wrong, said):
     with pytest.raises(ValueError, match=said):
         LocalLearningCoefficient(**wrong)
+
+
+class Power(nn.Module):
+    """c/2 |w|^p per entry, at its minimum."""
+
+    def __init__(self, curvatures, power=2):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(len(curvatures), dtype=torch.float64))
+        self.register_buffer("curvatures", torch.tensor(curvatures, dtype=torch.float64))
+        self.power = power
+
+    def forward(self, x):
+        return (self.curvatures * self.w**self.power).sum() / 2 + 0 * x
+
+
+@pytest.mark.parametrize(
+    ("curvatures", "power", "coefficient"), [([0.4] * 4, 2, 2), ([3.0], 2, 0.5), ([2.0], 4, 0.25)]
+)
+def test_a_localisation_that_decides_the_value_is_told(curvatures, power, coefficient):
+    batch = (torch.zeros(400, dtype=torch.float64),)
+    probe = Probe(Power(curvatures, power), lambda net, b: net(b[0]), [batch])
+
+    def measured(localisation):
+        settings = {"localisation": localisation, "batch": None, "draws": 400}
+        return LocalLearningCoefficient(**settings).compute(probe)
+
+    strong = measured(100.0)
+    assert strong.status.value == "uncertain"
+    assert "The localisation decides the value" in strong.message
+    assert strong.value < 0.8 * coefficient
+    proposed = strong.diagnostics["localisation_proposed"]
+    assert f"localisation={proposed:.2g}" in strong.message
+    weak = measured(max(proposed, 1.0))
+    assert weak.status.value == "ok"
+    assert weak.value == pytest.approx(coefficient, rel=0.15)
