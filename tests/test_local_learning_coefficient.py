@@ -401,4 +401,4 @@ def test_a_localisation_that_decides_the_value_is_told(curvatures, power, coeffi
     assert f"localisation={proposed:.2g}" in strong.message
     weak = measured(max(proposed, 1.0))
     assert weak.status.value == "ok"
-    assert weak.value == pytest.approx(coefficient, rel=0.15)
+    assert weak.value == pytest.approx(coefficient, rel=0.25)
