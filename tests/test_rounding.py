@@ -80,7 +80,7 @@ def test_intervals_hold_the_truth_without_rounding(matrix, truth, kind, size):
         operator = Rounded(matrix, errors(kind, matrix, size, seed))
         request = SpectrumRequest(steps=90, probes=4, probe_steps=6, seed=seed)
         found = compute_spectrum(operator, request, layers={})
-        assert operator.asked == [18]  # of a matrix that is known completely
+        assert operator.asked == [SIZE]  # of a matrix that is known completely
         for name, measure in MEASURES.items():
             low, high = measure.of_spectrum(found).interval
             held[name].append(low <= truth[name] <= high)

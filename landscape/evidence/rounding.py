@@ -85,13 +85,15 @@ def rounding_errors(
     """
     size = samples.ends.shape[1]
     unit = torch.finfo(samples.ends.dtype).eps * (_UNKNOWN if errors is None else _OWN)
+    # Unknown errors may add up over the entries; those of our own sums are random.
+    spread = size**0.5 if errors is None else 2.0
     floor = RoundingErrors(
         largest=unit * scale,
         smallest=unit * scale,
         eigenvalue=unit * norm / size**0.5,
-        trace=unit * norm * size**0.5,
-        layers=dict.fromkeys(layers, unit * norm * size**0.5),
-        squared=2 * unit * norm**2,
+        trace=unit * norm * spread,
+        layers=dict.fromkeys(layers, unit * norm * spread),
+        squared=(2 if errors is None else 1) * unit * norm**2,
     )
     return floor if errors is None else _measured(samples, errors.double(), floor, layers)
 
