@@ -38,6 +38,10 @@ check: $(VENV)/.installed-check ## lint, check format, types and import directio
 
 study: $(VENV)/.installed-test ## rerun the benchmarks; their JSON goes to docs/benchmarks
 	$(BIN)/python examples/benchmarks/calibration.py
+	$(BIN)/python examples/benchmarks/derivative_checks.py
+	$(BIN)/python examples/benchmarks/rounding.py --seeds 11
+	$(BIN)/python examples/benchmarks/spectral_coverage.py
+	$(BIN)/python examples/benchmarks/noise_coverage.py
 	$(BIN)/python examples/benchmarks/products.py
 	$(BIN)/python examples/benchmarks/spectral_audit.py
 	$(BIN)/python examples/benchmarks/memory.py
