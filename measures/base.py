@@ -152,7 +152,12 @@ def checked_count(**counts: Any) -> None:
 
 def _numbered(estimate: Estimate) -> Estimate:
     """The estimate, undefined where it claims a number that it does not have."""
-    if not estimate.status.measured or math.isfinite(estimate.value):
+    if estimate.status.measured and math.isfinite(estimate.value):
+        if estimate.status is Status.OK and any(math.isnan(end) for end in estimate.interval):
+            message = "The error of the value cannot be told."
+            return replace(estimate, status=Status.UNCERTAIN, message=message)
+        return estimate
+    if not estimate.status.measured:
         return estimate
     message = estimate.message or f"the value is {estimate.value}"
     return Estimate.without_value(Status.UNDEFINED, message, **estimate.diagnostics)

@@ -555,3 +555,17 @@ def test_the_gauss_newton_diagonal_declines_what_does_not_add_up():
     found = measures.get("minimum-sharpness").compute(probe)
     assert found.status.value == "declined"
     assert "no sum over its examples" in found.message
+
+
+def test_sparse_inputs_have_products():
+    x, y = inputs(30, 4), inputs(30, 3)
+
+    def loss(model, batch):
+        rows = batch[0] if batch[0].layout == torch.strided else batch[0].to_dense()
+        return (model(rows) - batch[1]).square().mean(1)
+
+    def curvature(data):
+        probe = Probe(seeded(nn.Linear(4, 3)), loss, [(data, y)])
+        return probe.hvp(torch.eye(probe.size, dtype=torch.float64))
+
+    assert torch.allclose(curvature(x.to_sparse()), curvature(x))
