@@ -371,3 +371,46 @@ def test_the_report_has_a_line_and_a_box():
     assert all("Checked against differences: the gradient to" in page for page in pages)
     assert ['id="disagreements"' in page for page in pages] == [False, True]
     assert not math.isnan(good["hessian-trace"].value)
+
+
+def softmax_in_single(model, batch):
+    shares = functional.softmax(model(batch[0]), 1, dtype=torch.float32)
+    return functional.nll_loss(shares.log(), batch[1], reduction="none")
+
+
+CASTS = {
+    "logits": lambda net, b: functional.cross_entropy(net(b[0]).float(), b[1], reduction="none"),
+    "softmax": softmax_in_single,
+    "half": lambda net, b: functional.cross_entropy(
+        net(b[0]).half().double(), b[1], reduction="none"
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", CASTS)
+def test_casts_to_single_precision_inside_raise_no_alarm(name, dtype):
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 3))
+        probe = Probe(model, CASTS[name], data(dtype), dtype=dtype)
+        assert all(probe.checks.compare(kind).agrees for kind in ("gradient", "hessian"))
+        assert probe.checks.compare("gradient").precision != "float64"
+
+
+@pytest.mark.parametrize("scale", [1, 4, 16, 64])
+def test_saturated_classifiers_raise_no_alarm(scale):
+    model, batches = saturated(scale)
+    for dtype in (torch.float32, torch.float64):
+        probe = Probe(model, "cross_entropy", batches, dtype=dtype)
+        assert all(probe.checks.compare(kind).agrees for kind in ("gradient", "hessian", "ggn"))
+
+
+def test_pruned_units_raise_no_alarm():
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model = chain(nn.ReLU(), nn.Linear(6, 6).double(), nn.ReLU())
+        for layer in (model[0], model[2]):
+            layer.weight.data[::2], layer.bias.data[::2] = 0, 0
+        probe = Probe(model, "cross_entropy", data())
+        assert all(probe.checks.compare(kind).agrees for kind in ("gradient", "hessian"))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from landscape.probing.batches import Batches
-from landscape.probing.graphs import GaussNewtonGraph, HessianGraph, Operator
+from landscape.probing.graphs import Downcasts, GaussNewtonGraph, HessianGraph, Operator
 from landscape.probing.objective import Terms
 from landscape.probing.snapshot import Snapshot
 from landscape.probing.space import ParamSpace
@@ -40,6 +40,8 @@ TOLERANCE = 1e-3
 # error, less than a hundredth of it in one case of a hundred.
 _FIRST_LOOK = 1e-4
 _DIRECTIONS = 8
+# Steps of the second look, as multiples of the first: larger ones where rounding hides small ones.
+_FACTORS = (1.0, 0.125, 32.0, 1e3, 3e4)
 # The same where no float64 copy can be evaluated.
 _COARSE = 0.05
 
@@ -275,11 +277,11 @@ class DerivativeChecks:
         point = at.nearby()
         gradient = at.gradient(point)
         found = _slope_error(at, point, gradient, at.directions(2), at.small_step)
-        if found > _FIRST_LOOK:
+        if not found <= _FIRST_LOOK:
             directions = at.directions(_DIRECTIONS)
-            found = min(
-                _slope_error(at, point, gradient, directions, step)
-                for step in (at.small_step, at.small_step / 8)
+            found = _smallest(
+                _slope_error(at, point, gradient, directions, factor * at.small_step)
+                for factor in (_FACTORS if at.exact else _FACTORS[:2])
             )
         return self._comparison("gradient", found, at.name)
 
@@ -298,14 +300,23 @@ class DerivativeChecks:
         point, vector = at.nearby(), at.directions(1)[0]
         gradient, product = at.product(point, vector)
         slopes, errors = [], []
-        for step in (at.tiny_step, at.tiny_step / 8):
+        for factor in _FACTORS[
+            : 3 if at.exact else 2
+        ]:  # beyond, kinks are part of every difference
+            step = factor * at.tiny_step
             ahead, behind = at.gradient(point + step * vector), at.gradient(point - step * vector)
             slopes.append(at.scales * (ahead - behind) / (2 * step))
-            noise = at.noise(gradient, step)
+            # Bends, kinks and rounding show in the second difference.
+            bend = float((at.scales * (ahead - 2 * gradient + behind)).double().norm()) / step
+            noise = max(at.noise(gradient, step), bend)
             errors.append(_relative_error(at.scales * product, slopes[-1], noise=noise))
-        # Kinks that were met, and rounding, depend on the step; what is wrong does not.
-        spread = _relative_error(slopes[0], slopes[1], noise=0.0)
-        return min(errors) if spread <= min(errors) / 4 or min(errors) <= TOLERANCE else math.nan
+        told = [place for place, error in enumerate(errors) if not math.isnan(error)]
+        least = _smallest(errors)
+        if len(told) < 2 or least <= TOLERANCE:
+            return least
+        # What depends on the step is none of the derivative's.
+        spread = _relative_error(slopes[told[0]], slopes[told[1]], noise=0.0)
+        return least if spread <= least / 4 else math.nan
 
     def _compare_ggn(self, at: _Evaluation) -> Comparison:
         found = math.inf
@@ -534,8 +545,11 @@ class _Evaluation:
         self.checkpoint = weights
         self.dtype = snapshot.dtype
         self.name = str(self.dtype).removeprefix("torch.")
-        self.exact = self.dtype == torch.float64
-        self.eps = torch.finfo(self.dtype).eps
+        # A model or loss that casts to float32 inside is no more exact than that.
+        self.exact = self.dtype == torch.float64 and not self._casts_down(weights)
+        if self.dtype == torch.float64 and not self.exact:
+            self.name = "float64, with casts to less inside"
+        self.eps = torch.finfo(torch.float64 if self.exact else torch.float32).eps
         #: By how much an entry moves in a step of length one: the size of its parameter's entries.
         self.scales = entry_scales(space, weights)
         #: Of differences of values: large against rounding, small against bends and kinks.
@@ -543,8 +557,19 @@ class _Evaluation:
         #: Of differences of gradients, in which a single kink weighs much.
         self.tiny_step = 1e-8 if self.exact else 1e-3
         self._generator = torch.Generator().manual_seed(0)
+        self._outputs_size: float | None = None
         self._there: Tensor | None = None
         self._losses_there: Tensor | None = None
+
+    def _casts_down(self, weights: Tensor) -> bool:
+        casts = Downcasts()
+        try:
+            with self.snapshot.evaluating(gradient=False), casts:
+                terms = self.snapshot.terms(self._split(weights), self._batch)
+        except (RuntimeError, TypeError, ValueError):  # said by the evaluation that needs it
+            return False
+        self._meter.count(forwards=terms.count / self._terms)
+        return bool(casts.seen)
 
     def directions(self, count: int) -> Tensor:  # (count, P)
         """Random directions in which every entry moves by about its scale."""
@@ -560,8 +585,18 @@ class _Evaluation:
         return self._space.split(point)
 
     def noise(self, gradient: Tensor, step: float) -> float:
-        """Rounding of a difference of gradients, divided by the step."""
-        return 16 * self.eps * float((self.scales * gradient).norm()) / step
+        """Least rounding of a difference of gradients, divided by the step."""
+        size = float((self.scales * gradient).norm()) + self.outputs_size()
+        return 16 * self.eps * size / step
+
+    def outputs_size(self) -> float:
+        """Size of the outputs, to which losses that cancel are rounded; 0.0 where unknown."""
+        if self._outputs_size is None:
+            self._outputs_size = 0.0
+            if self.snapshot.objective.has_outputs:
+                outputs = self.outputs(self.checkpoint)
+                self._outputs_size = float(outputs.abs().mean()) if outputs.numel() else 0.0
+        return self._outputs_size
 
     def loss_and_scale(self, point: Tensor) -> tuple[float, float]:
         """Mean loss, and the size of what is summed, which sets its rounding."""
@@ -688,13 +723,16 @@ def _slope_error(
     Returns:
         The estimate; NaN where rounding hides a tenth of the gradient.
     """
-    squares, slopes, noise = [], [], 0.0
+    squares, slopes, noise = [], [], 4 * at.eps * at.outputs_size() / step
+    here = at.loss_and_scale(point)[0] if len(directions) > 1 else None
     for direction in directions:
         ahead, behind = (at.loss_and_scale(point + sign * step * direction) for sign in (1.0, -1.0))
         slopes.append((ahead[0] - behind[0]) / (2 * step))
         error = slopes[-1] - float(gradient.double() @ direction.double())
         squares.append(error**2)
         noise = max(noise, 4 * at.eps * max(ahead[1], behind[1]) / step)
+        if here is not None:  # bends, kinks and rounding show in the second difference
+            noise = max(noise, abs(ahead[0] - 2 * here + behind[0]) / step)
     found = math.sqrt(sum(squares) / len(squares))
     # What a random direction sees of the gradient, by autograd or by differences.
     size = max(
@@ -702,6 +740,11 @@ def _slope_error(
         math.sqrt(sum(slope**2 for slope in slopes) / len(slopes)),
     )
     return _share(found, size, noise)
+
+
+def _smallest(errors: Iterable[float]) -> float:
+    """The smaller of the first two errors that could be told; NaN where none could."""
+    return min([error for error in errors if not math.isnan(error)][:2], default=math.nan)
 
 
 def _relative_error(found: Tensor, slope: Tensor, *, noise: float) -> float:

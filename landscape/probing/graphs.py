@@ -193,6 +193,27 @@ class Allocations(TorchDispatchMode):
         return sum(size for reference, size in self._made.values() if not reference.expired())
 
 
+class Downcasts(TorchDispatchMode):
+    """Notes whether an operation makes less precise numbers of float64 ones inside its block."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: bool = False
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False, as for ``Allocations``."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        given = any(isinstance(arg, Tensor) and arg.dtype == torch.float64 for arg in args)
+        for tensor in made if isinstance(made, list | tuple) else [made]:
+            if given and isinstance(tensor, Tensor) and tensor.is_floating_point():
+                self.seen |= tensor.dtype != torch.float64
+        return made
+
+
 def measured(build: Callable[[], Made]) -> tuple[Made, int]:
     """Builds something with a graph and says how many bytes it keeps alive."""
     with Allocations() as allocations:
