@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
+from landscape import Probe, audit
 from landscape.evidence import SpectrumRequest, TraceRequest, compute_spectrum
 from landscape.linalg import MatrixOperator
 from landscape.measures import (
@@ -163,3 +166,32 @@ def test_a_dedicated_trace_holds_rounding_too(matrix, size):
         low, high = found.interval()
         held.append(low <= float(matrix.trace()) <= high)
     assert np.mean(held) >= 0.8
+
+
+@pytest.mark.parametrize("size", [36, 12, 4])
+def test_rounding_is_measured_on_several_batches(size):
+    """Nets fitted to some thousandths, in batches of which the first may be an easy one."""
+    held = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        inputs = torch.randn(36, 5)
+        targets = 1e3 * torch.sin(inputs[:, :1])
+        net = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+        optimizer = torch.optim.LBFGS(net.parameters(), max_iter=60, line_search_fn="strong_wolfe")
+
+        def closure(net=net, optimizer=optimizer, inputs=inputs, targets=targets):
+            optimizer.zero_grad()
+            loss = functional.mse_loss(net(inputs.double()), targets.double())
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        names = ["gradient-norm", "hessian-top-eigenvalue", "hessian-trace"]
+        batches = list(zip(inputs.split(size), targets.split(size), strict=True))
+        single = audit(Probe(net.float(), "mse", batches), names)
+        double = audit(Probe(net, "mse", batches, dtype=torch.float64, checks="off"), names)
+        for name in names:
+            low, high = single[name].interval
+            told = single[name].status is Status.UNCERTAIN
+            held.append(told or low <= double[name].value <= high)
+    assert np.mean(held) >= 0.75

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -57,8 +58,8 @@ class Batches:
         self._device = device
         self._dtype = dtype
         self._cached: list[Any] | None = None
-        #: The first batch as the source gave it, once the source was walked.
-        self.first: Any = None
+        #: Number of batches, once they were walked.
+        self.count = 0
 
     def __iter__(self) -> Iterator[Any]:
         if self._cached is not None:
@@ -72,14 +73,17 @@ class Batches:
         hashes: list[str] = []
         size = 0
         for batch in self._data:
-            if not hashes:
-                self.first = batch
             digest = hashlib.blake2b(digest_size=16)
             size += sum(_add(leaf, digest) for leaf in leaves(batch))
             hashes.append(digest.hexdigest())
         if not hashes:
             raise ValueError("there is no batch in the data; give at least one")
+        self.count = len(hashes)
         return hashes, size
+
+    def source(self, index: int) -> Any:
+        """A batch as the source gives it, not moved and in its own precision."""
+        return next(islice(iter(self._data), index, None))
 
     def keep(self, size: int) -> None:
         """Keeps the moved batches on the device if their size in bytes allows it."""

@@ -35,6 +35,7 @@ class BasePass:
         unused: Trainable parameters on which no loss depends.
         strangers: Descriptions of further tensors that ask for a gradient and on which it does.
         data_hash: Hash of all batches in order.
+        hardest: Number of the batch with the highest mean loss.
     """
 
     loss: float
@@ -42,6 +43,7 @@ class BasePass:
     unused: tuple[str, ...]
     strangers: tuple[str, ...]
     data_hash: str
+    hardest: int = 0
 
     def restricted(self, part: ParamSpace) -> BasePass:
         """The same pass, for a sub-space."""
@@ -51,6 +53,7 @@ class BasePass:
             unused=tuple(name for name in self.unused if name in part.names),
             strangers=self.strangers,
             data_hash=self.data_hash,
+            hardest=self.hardest,
         )
 
 
@@ -62,13 +65,13 @@ class GradientPass:
         loss: L(w), of the same pass.
         gradient: Its gradient, (P,).
         unused: Trainable parameters that no gradient reaches.
-        first: Mean gradient of the first batch, (P,).
+        hardest: Mean gradient of the batch with the highest loss, (P,).
     """
 
     loss: float
     gradient: Tensor
     unused: tuple[str, ...]
-    first: Tensor
+    hardest: Tensor
 
     def restricted(self, space: ParamSpace, part: ParamSpace) -> GradientPass:
         """The same pass on a sub-space."""
@@ -76,7 +79,7 @@ class GradientPass:
             loss=self.loss,
             gradient=part.flatten(space.split(self.gradient)),
             unused=tuple(name for name in self.unused if name in part.names),
-            first=part.flatten(space.split(self.first)),
+            hardest=part.flatten(space.split(self.hardest)),
         )
 
 
@@ -114,9 +117,13 @@ def checked_pass(
             snapshot.objective.check(batch)
         walk = _Walk(snapshot, space)
         total, count = 0.0, 0.0
-        for batch in batches:
+        hardest, highest = 0, -math.inf
+        for index, batch in enumerate(batches):
             terms = walk.losses(batch)
-            total, count = total + float(terms.total.detach()), count + terms.count
+            own = float(terms.total.detach())
+            total, count = total + own, count + terms.count
+            if terms.count and own / terms.count > highest:
+                hardest, highest = index, own / terms.count
     if count == 0:
         raise ValueError("the objective gave no loss term on any batch; check targets and masks")
     if not math.isfinite(total):
@@ -134,6 +141,7 @@ def checked_pass(
         unused=tuple(name for name in space.names if name not in walk.reached),
         strangers=walk.strangers(owners),
         data_hash=hashlib.blake2b("".join(hashes).encode(), digest_size=16).hexdigest(),
+        hardest=hardest,
     )
 
 
@@ -277,13 +285,16 @@ def loss_pass(snapshot: Snapshot, batches: Batches) -> tuple[float, float]:
     return total / count, count
 
 
-def gradient_pass(snapshot: Snapshot, space: ParamSpace, batches: Batches) -> GradientPass:
+def gradient_pass(
+    snapshot: Snapshot, space: ParamSpace, batches: Batches, hardest: int
+) -> GradientPass:
     """Loss and gradient at the checkpoint; one gradient pass.
 
     Args:
         snapshot: Model and objective.
         space: The parameters of the gradient.
         batches: The data.
+        hardest: Number of the batch with the highest loss.
 
     Returns:
         The gradient.
@@ -292,21 +303,23 @@ def gradient_pass(snapshot: Snapshot, space: ParamSpace, batches: Batches) -> Gr
         ValueError: If it is not finite.
     """
     parameters = snapshot.trainable()
-    first: Tensor | None = None
+    of_hardest: Tensor | None = None
     reached: set[str] = set()
     total, count = 0.0, 0.0
     with snapshot.evaluating(gradient=True):
         leaves = {name: parameters[name].detach().requires_grad_() for name in space.names}
         gradient = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
-        for batch in batches:
+        for index, batch in enumerate(batches):
             terms = snapshot.terms(leaves, batch)
             total, count = total + float(terms.total.detach()), count + terms.count
-            for name, part in snapshot.derivatives(terms.total, leaves).items():
+            found = snapshot.derivatives(terms.total, leaves)
+            for name, part in found.items():
                 if part is not None:
                     reached.add(name)
                     gradient[name] += part
-            if first is None and count:
-                first = space.flatten(gradient) / count
+            if index == hardest and terms.count:
+                own = {n: torch.zeros_like(leaves[n]) if p is None else p for n, p in found.items()}
+                of_hardest = space.flatten(own) / terms.count
         flat = space.flatten(gradient) / count
     if not bool(flat.isfinite().all()):
         raise ValueError(
@@ -317,5 +330,5 @@ def gradient_pass(snapshot: Snapshot, space: ParamSpace, batches: Batches) -> Gr
         loss=total / count,
         gradient=flat,
         unused=tuple(name for name in space.names if name not in reached),
-        first=flat if first is None else first,
+        hardest=flat if of_hardest is None else of_hardest,
     )

@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from landscape.probing.batches import Batches
+from landscape.probing.checking import BasePass
 from landscape.probing.graphs import Downcasts, GaussNewtonGraph, HessianGraph, Operator
 from landscape.probing.objective import Terms
 from landscape.probing.snapshot import Snapshot
@@ -33,6 +35,7 @@ from landscape.results import Meter
 logger = logging.getLogger(__name__)
 
 Derivative = Literal["gradient", "hessian", "ggn"]
+Evaluations = Sequence["_Evaluation"]
 
 #: A derivative that is farther from differences, as a share of itself, is wrong.
 TOLERANCE = 1e-3
@@ -40,6 +43,8 @@ TOLERANCE = 1e-3
 # error, less than a hundredth of it in one case of a hundred.
 _FIRST_LOOK = 1e-4
 _DIRECTIONS = 8
+# Batches beside the hardest on which rounding is measured.
+_OTHERS = 7
 # Steps of the second look, as multiples of the first: larger ones where rounding hides small ones.
 _FACTORS = (1.0, 0.125, 32.0, 1e3, 3e4)
 # The same where no float64 copy can be evaluated.
@@ -100,7 +105,7 @@ class Comparison:
 
 @dataclass
 class Rounding:
-    """Measured errors of the working precision on the first batch; None until they are measured.
+    """Measured errors of the working precision on one batch; None until they are measured.
 
     Args:
         loss: Absolute error of a mean loss.
@@ -144,8 +149,9 @@ class DerivativeChecks:
         snapshot: Model and objective.
         space: The parameters that are probed.
         weights: The checkpoint, (P,).
-        batches: The data, of which the first batch is used.
-        terms: Number of loss terms of all data.
+        batches: The data. Derivatives are compared on the batch with the highest loss, which is
+            never one without a term; rounding is measured there and on up to seven others.
+        base: Number of loss terms of all data, and which batch has the highest loss.
         meter: Takes the passes as preparations.
         enabled: False makes no checks and measures no rounding.
         memory: Bytes that a float64 copy of the weights may take.
@@ -158,18 +164,21 @@ class DerivativeChecks:
         weights: Tensor,
         batches: Batches,
         *,
-        terms: float,
+        base: BasePass,
         meter: Meter,
         enabled: bool,
         memory: int,
     ) -> None:
         self._snapshot, self._space, self._weights = snapshot, space, weights
         self._batches, self._meter, self._memory = batches, meter, memory
-        self._terms = terms
+        others = [place for place in range(batches.count) if place != base.hardest]
+        #: Numbers of the batches that are used.
+        self._used_batches = [base.hardest, *others[:: max(1, -(-len(others) // _OTHERS))]]
+        self._terms = base.terms
         self.enabled = enabled
         self._found: dict[Derivative, Comparison] = {}
         self._used: list[set[Derivative]] = []
-        self._twins: dict[torch.dtype, _Evaluation | None] = {}
+        self._twins: dict[torch.dtype, list[_Evaluation] | None] = {}
         self._rounding = Rounding()
         #: Why nothing can be evaluated in float64, where that is so.
         self.obstacle = ""
@@ -244,10 +253,12 @@ class DerivativeChecks:
         return self._comparison(derivative, math.nan, "none")
 
     def keep_gradient(self, gradient: Tensor) -> None:
-        """Takes the mean gradient of the first batch from a pass that was made anyway, (P,)."""
-        twin = self._twin(self._snapshot.dtype)
-        if self.enabled and twin is not None:
-            twin.keep(gradient)
+        """Takes the mean gradient of the hardest batch from a pass that was made anyway, (P,)."""
+        if not self.enabled:
+            return
+        with self._apart():
+            if (twin := self._twin(self._snapshot.dtype)) is not None:
+                twin.keep(gradient)
 
     def release(self) -> None:
         """Drops the copies in another precision."""
@@ -353,15 +364,16 @@ class DerivativeChecks:
             delta: Offset, (P,).
 
         Returns:
-            The error of the mean over the first batch, and what it may be by chance on others.
+            The error of the mean over that batch, and what it may be by chance on others.
         """
 
-        def measure(single: _Evaluation, double: _Evaluation) -> float:
+        def measure(single: Evaluations, double: Evaluations) -> float:
             changes = []
-            for evaluation in (single, double):
-                point = weights.to(evaluation.dtype) + delta.to(evaluation.dtype)
-                there = evaluation.term_losses_at(space.split(point))
-                here = evaluation.losses_there()
+            for evaluations in (single, double):
+                dtype = evaluations[0].dtype
+                point = space.split(weights.to(dtype) + delta.to(dtype))
+                there = torch.cat([e.term_losses_at(point) for e in evaluations])
+                here = torch.cat([e.losses_there() for e in evaluations])
                 changes.append((there - here) if there.shape == here.shape else there[:0])
             if not changes[0].shape == changes[1].shape != (0,):
                 return 0.0
@@ -380,7 +392,7 @@ class DerivativeChecks:
     def product_errors(
         self, operator: Operator, space: ParamSpace, point: Tensor, vectors: Tensor
     ) -> Tensor | None:
-        """Errors of products of the working precision on the first batch, (K, P).
+        """Errors of products of the working precision on that batch, (K, P).
 
         Args:
             operator: "hessian" or "ggn".
@@ -397,15 +409,15 @@ class DerivativeChecks:
         with self._apart():
             both = []
             for dtype in (torch.float32, torch.float64):
-                twin = self._twin(dtype)
-                if twin is None:
+                twins = self._all_twins(dtype)
+                if twins is None:
                     return None
                 try:
-                    both.append(twin.products(operator, space, point, vectors))
+                    both.append(_mean_products(twins, operator, space, point, vectors))
                 except (RuntimeError, TypeError, ValueError) as error:
                     self._forget_double(error)
                     return None
-        errors = (both[0].double() - both[1]) * self._scale
+        errors = (both[0] - both[1]) * self._scale
         if not bool(errors.isfinite().all()):
             return None
         if self._rounding.product is None and float(both[1].norm()):
@@ -416,12 +428,12 @@ class DerivativeChecks:
     def _scale(self) -> float:
         return 1.0 if self._snapshot.dtype == torch.float32 else _RATIO
 
-    def _measured(self, measure: Callable[[_Evaluation, _Evaluation], float]) -> float:
+    def _measured(self, measure: Callable[[Evaluations, Evaluations], float]) -> float:
         """What a measurement with both precisions says, scaled to that of the probe."""
         if not self.enabled:
             return 0.0
         with self._apart():
-            single, double = self._twin(torch.float32), self._twin(torch.float64)
+            single, double = self._all_twins(torch.float32), self._all_twins(torch.float64)
             if single is None or double is None:
                 return 0.0
             try:
@@ -431,8 +443,9 @@ class DerivativeChecks:
                 return 0.0
         return found if math.isfinite(found) else 0.0
 
-    def _loss_error(self, single: _Evaluation, double: _Evaluation) -> float:
-        return self._mean_error(single.losses_there(), double.losses_there())
+    def _loss_error(self, single: Evaluations, double: Evaluations) -> float:
+        low, high = (torch.cat([e.losses_there() for e in each]) for each in (single, double))
+        return self._mean_error(low, high)
 
     def _mean_error(self, low: Tensor, high: Tensor) -> float:
         """Error of a mean loss from the losses in both precisions."""
@@ -443,9 +456,9 @@ class DerivativeChecks:
         chance = float(error.square().mean().sqrt()) / math.sqrt(max(len(error), 1))
         return (abs(float(error.mean())) + chance) * self._scale
 
-    def _gradient_errors(self, single: _Evaluation, double: _Evaluation) -> float:
-        high = double.gradient_there()
-        error = single.gradient_there().double() - high
+    def _gradient_errors(self, single: Evaluations, double: Evaluations) -> float:
+        low, high = _mean_gradient(single), _mean_gradient(double)
+        error = low - high
         size, norm = float(error.norm()), float(high.norm())
         along = abs(float(error @ high)) / norm if norm else size
         chance = size / math.sqrt(len(error)) + (size**2 / (2 * norm) if norm else 0.0)
@@ -470,12 +483,17 @@ class DerivativeChecks:
         return twin.snapshot
 
     def _twin(self, dtype: torch.dtype) -> _Evaluation | None:
-        """The first batch in a precision; None where it cannot be evaluated or has no room."""
+        """The hardest batch in a precision; None where it cannot be evaluated or has no room."""
+        twins = self._all_twins(dtype)
+        return None if twins is None else twins[0]
+
+    def _all_twins(self, dtype: torch.dtype) -> list[_Evaluation] | None:
+        """The same and the other batches on which rounding is measured."""
         if dtype not in self._twins:
-            self._twins[dtype] = self._new_twin(dtype)
+            self._twins[dtype] = self._new_twins(dtype)
         return self._twins[dtype]
 
-    def _new_twin(self, dtype: torch.dtype) -> _Evaluation | None:
+    def _new_twins(self, dtype: torch.dtype) -> list[_Evaluation] | None:
         snapshot = self._snapshot
         if dtype != snapshot.dtype:
             if self._space.size * dtype.itemsize > self._memory:
@@ -486,15 +504,18 @@ class DerivativeChecks:
             except (RuntimeError, TypeError) as error:  # a device without float64, say
                 self._forget_double(error)
                 return None
-        batch, terms = self._batches.first, self._terms
-        return _Evaluation(
-            snapshot,
-            self._space,
-            self._weights.to(dtype),
-            batch,
-            meter=self._meter,
-            terms=terms,
-        )
+        weights = self._weights.to(dtype)
+        return [
+            _Evaluation(
+                snapshot,
+                self._space,
+                weights,
+                self._batches.source(number),
+                meter=self._meter,
+                terms=self._terms,
+            )
+            for number in self._used_batches
+        ]
 
     def record(self) -> dict[str, Any]:
         """What was found, JSON-able."""
@@ -544,32 +565,49 @@ class _Evaluation:
         self._meter, self._terms = meter, terms
         self.checkpoint = weights
         self.dtype = snapshot.dtype
-        self.name = str(self.dtype).removeprefix("torch.")
-        # A model or loss that casts to float32 inside is no more exact than that.
-        self.exact = self.dtype == torch.float64 and not self._casts_down(weights)
-        if self.dtype == torch.float64 and not self.exact:
-            self.name = "float64, with casts to less inside"
-        self.eps = torch.finfo(torch.float64 if self.exact else torch.float32).eps
-        #: By how much an entry moves in a step of length one: the size of its parameter's entries.
-        self.scales = entry_scales(space, weights)
-        #: Of differences of values: large against rounding, small against bends and kinks.
-        self.small_step = 1e-6 if self.exact else 5e-3
-        #: Of differences of gradients, in which a single kink weighs much.
-        self.tiny_step = 1e-8 if self.exact else 1e-3
+        #: Number of the batch's terms, once they were evaluated.
+        self.count = 0.0
         self._generator = torch.Generator().manual_seed(0)
         self._outputs_size: float | None = None
         self._there: Tensor | None = None
         self._losses_there: Tensor | None = None
 
-    def _casts_down(self, weights: Tensor) -> bool:
-        casts = Downcasts()
-        try:
-            with self.snapshot.evaluating(gradient=False), casts:
-                terms = self.snapshot.terms(self._split(weights), self._batch)
-        except (RuntimeError, TypeError, ValueError):  # said by the evaluation that needs it
+    @cached_property
+    def exact(self) -> bool:
+        """Whether numbers are as precise as float64; a model may cast to less inside."""
+        if self.dtype != torch.float64:
             return False
-        self._meter.count(forwards=terms.count / self._terms)
-        return bool(casts.seen)
+        with self.snapshot.evaluating(gradient=False), Downcasts() as casts:
+            terms = self.snapshot.terms(self._split(self.checkpoint), self._batch)
+        self._losses_there = self._each(terms, forwards=1)
+        return not casts.seen
+
+    @property
+    def name(self) -> str:
+        """The precision in words."""
+        casts = self.dtype == torch.float64 and not self.exact
+        plain = str(self.dtype).removeprefix("torch.")
+        return f"{plain}, with casts to less inside" if casts else plain
+
+    @property
+    def eps(self) -> float:
+        """Machine precision of the numbers."""
+        return torch.finfo(torch.float64 if self.exact else torch.float32).eps
+
+    @cached_property
+    def scales(self) -> Tensor:
+        """By how much entries move in a step of length one: the size of their parameter's."""
+        return entry_scales(self._space, self.checkpoint)
+
+    @property
+    def small_step(self) -> float:
+        """Of differences of values: large against rounding, small against bends and kinks."""
+        return 1e-6 if self.exact else 5e-3
+
+    @property
+    def tiny_step(self) -> float:
+        """Of differences of gradients, in which a single kink weighs much."""
+        return 1e-8 if self.exact else 1e-3
 
     def directions(self, count: int) -> Tensor:  # (count, P)
         """Random directions in which every entry moves by about its scale."""
@@ -615,13 +653,14 @@ class _Evaluation:
         """The same with some parameters by name."""
         with self.snapshot.evaluating(gradient=False):
             terms = self.snapshot.terms(parameters, self._batch)
-        self._meter.count(forwards=terms.count / self._terms)
-        return self._each(terms)
+        return self._each(terms, forwards=1)
 
-    def _each(self, terms: Terms) -> Tensor:
+    def _each(self, terms: Terms, *, forwards: int = 0) -> Tensor:
+        self.count = terms.count
+        self._meter.count(forwards=forwards * terms.count / self._terms)
         if terms.losses is not None and terms.losses.numel() == terms.count:
             return terms.losses.detach().double().cpu()
-        return (terms.total.detach().double() / terms.count).reshape(1).cpu()
+        return (terms.total.detach().double() / (terms.count or 1)).reshape(1).cpu()
 
     def losses_there(self) -> Tensor:
         """Losses at the checkpoint, kept."""
@@ -640,11 +679,12 @@ class _Evaluation:
         with self.snapshot.evaluating(gradient=True):
             terms = self.snapshot.terms(leaves, self._batch)
             found = self.snapshot.derivatives(terms.total, leaves)
+        self.count = terms.count
         self._meter.count(gradients=terms.count / self._terms)
         if point is self.checkpoint:
             self._losses_there = self._each(terms)
         flat = {n: torch.zeros_like(leaves[n]) if p is None else p for n, p in found.items()}
-        return self._space.flatten(flat).detach() / terms.count
+        return self._space.flatten(flat).detach() / (terms.count or 1)
 
     def gradient_there(self) -> Tensor:
         """The gradient at the checkpoint, kept."""
@@ -653,7 +693,9 @@ class _Evaluation:
         return self._there
 
     def keep(self, gradient: Tensor) -> None:
+        """Takes the gradient at the checkpoint from a pass that was made anyway."""
         self._there = gradient
+        self.losses_there()  # which tells the number of terms
 
     def product(self, point: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient of the mean loss, and the product of its Hessian with a vector, (P,) each."""
@@ -675,9 +717,10 @@ class _Evaluation:
         with self.snapshot.evaluating(gradient=True):
             graph = kind(self.snapshot, space, point.to(self.dtype), self._batch)
             graph.add_products(total, own, batched=False)
+        self.count = graph.terms
         share = graph.terms / self._terms
         self._meter.count(gradients=share, products=share * len(vectors))
-        return total / graph.terms
+        return total / (graph.terms or 1)
 
     def pushed(self, point: Tensor, vector: Tensor) -> Tensor:
         """The Jacobian of the outputs times a vector, by the double-backward trick."""
@@ -686,6 +729,30 @@ class _Evaluation:
             found = graph.push(vector)
         self._meter.count(gradients=graph.terms / self._terms)
         return found.double()
+
+
+def _mean_gradient(evaluations: Evaluations) -> Tensor:  # (P,), float64
+    """Gradient at the checkpoint of the mean loss over the terms of several batches."""
+    gradients = [evaluation.gradient_there().double() for evaluation in evaluations]
+    return _mean_over_terms(evaluations, gradients)
+
+
+def _mean_products(
+    evaluations: Evaluations,
+    operator: Operator,
+    space: ParamSpace,
+    point: Tensor,
+    vectors: Tensor,
+) -> Tensor:  # (K, P), float64
+    """Products with the curvature of the mean loss over the terms of several batches."""
+    found = [e.products(operator, space, point, vectors).double() for e in evaluations]
+    return _mean_over_terms(evaluations, found)
+
+
+def _mean_over_terms(evaluations: Evaluations, values: Sequence[Tensor]) -> Tensor:
+    used = [(e.count, v) for e, v in zip(evaluations, values, strict=True) if e.count]
+    total = sum(count for count, _ in used)
+    return torch.stack([value * (count / total) for count, value in used]).sum(0)
 
 
 def entry_scales(space: ParamSpace, weights: Tensor) -> Tensor:  # (P,)

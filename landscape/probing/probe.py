@@ -165,7 +165,7 @@ class Probe(Evaluations):
             space,
             space.flatten(dict(self._snapshot.model.named_parameters())).clone(),
             self._batches,
-            terms=base.terms,
+            base=base,
             meter=self._meter,
             enabled=checks == "on",
             memory=graph_memory // 4,
@@ -352,7 +352,7 @@ class Probe(Evaluations):
                 self._known_slope = whole.restricted(self._parent.space, self.space)
                 return self._known_slope
             with self._meter.preparing():
-                found = gradient_pass(self._snapshot, self.space, self._batches)
+                found = gradient_pass(self._snapshot, self.space, self._batches, self._base.hardest)
                 self._meter.count(gradients=1)
             loss = self._base.loss
             check_repeated(
@@ -360,7 +360,7 @@ class Probe(Evaluations):
             )
             self._known_slope = found
             if not self.variant:
-                self.checks.keep_gradient(found.first)
+                self.checks.keep_gradient(found.hardest)
         return self._known_slope
 
     @property
@@ -387,11 +387,11 @@ class Probe(Evaluations):
 
     @property
     def rounding(self) -> RoundingErrors:
-        """Errors of the working precision, measured on the first batch when they are asked for."""
+        """Errors of the working precision, measured on a few batches when they are asked for."""
         return RoundingErrors(self.checks)
 
     def difference_rounding(self, delta: Tensor) -> float:
-        """Measured error of L(w + delta) - L(w) in the working precision, on the first batch.
+        """Measured error of L(w + delta) - L(w) in the working precision, on a few batches.
 
         Args:
             delta: Offset, (P,).
@@ -404,7 +404,7 @@ class Probe(Evaluations):
         )
 
     def product_errors(self, vectors: Tensor, operator: Operator = "hessian") -> Tensor | None:
-        """Measured errors of curvature products of the working precision, on the first batch.
+        """Measured errors of curvature products of the working precision, on a few batches.
 
         Args:
             vectors: (K, P).
