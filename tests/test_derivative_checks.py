@@ -414,3 +414,54 @@ def test_pruned_units_raise_no_alarm():
             layer.weight.data[::2], layer.bias.data[::2] = 0, 0
         probe = Probe(model, "cross_entropy", data())
         assert all(probe.checks.compare(kind).agrees for kind in ("gradient", "hessian"))
+
+
+class Branches(nn.Module):
+    """A weak branch with a fault beside a strong one without."""
+
+    def __init__(self, fault):
+        super().__init__()
+        torch.manual_seed(1)
+        self.a, self.b, self.side = nn.Linear(4, 6), nn.Linear(6, 3), nn.Linear(4, 3)
+        self.fault = fault
+
+    def forward(self, x):
+        return 0.1 * self.b(self.fault(self.a(x))) + 10 * self.side(x)
+
+
+@pytest.mark.parametrize("restricted", [True, False])
+@pytest.mark.parametrize("fault", [KeptSwish.apply, lambda x: functional.silu(x.detach()) + 0 * x])
+def test_a_fault_in_a_weak_layer_is_found(fault, restricted):
+    x = data()[0][0]
+    probe = Probe(Branches(fault).double(), "mse", [(x, x[:, :3].sin())])
+    probe = probe.restrict("a.*") if restricted else probe
+    trace = measures.get("hessian-trace").compute(probe)
+    assert trace.status.value == "uncertain"
+    assert "by autograd differ" in trace.message
+    right = Probe(Branches(functional.silu).double(), "mse", [(x, x[:, :3].sin())])
+    assert measures.get("hessian-trace").compute(right).status.value == "ok"
+
+
+class OwnGenerator(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.source = nn.Linear(4, 3), torch.Generator().manual_seed(0)
+
+    def forward(self, x):
+        return self.layer(x) * (torch.rand(len(x), 3, generator=self.source) > 0.2)
+
+
+class Counter(OwnGenerator):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.layer(x) * (1 + 0.01 * self.calls)
+
+
+@pytest.mark.parametrize("kind", [OwnGenerator, Counter])
+def test_what_changes_from_call_to_call_is_found_by_measures_of_losses(kind):
+    probe = Probe(kind(), "cross_entropy", data(torch.float32))
+    found = landscape.audit(probe, ["average-sharpness"])["average-sharpness"]
+    assert found.status.value == "failed"
+    assert "the forward pass is random" in found.message

@@ -35,7 +35,8 @@ class BasePass:
         unused: Trainable parameters on which no loss depends.
         strangers: Descriptions of further tensors that ask for a gradient and on which it does.
         data_hash: Hash of all batches in order.
-        hardest: Number of the batch with the highest mean loss.
+        hardest: Number of the batch with the highest mean loss, and
+        highest: that loss.
     """
 
     loss: float
@@ -44,6 +45,7 @@ class BasePass:
     strangers: tuple[str, ...]
     data_hash: str
     hardest: int = 0
+    highest: float = math.nan
 
     def restricted(self, part: ParamSpace) -> BasePass:
         """The same pass, for a sub-space."""
@@ -54,6 +56,7 @@ class BasePass:
             strangers=self.strangers,
             data_hash=self.data_hash,
             hardest=self.hardest,
+            highest=self.highest,
         )
 
 
@@ -142,6 +145,7 @@ def checked_pass(
         strangers=walk.strangers(owners),
         data_hash=hashlib.blake2b("".join(hashes).encode(), digest_size=16).hexdigest(),
         hardest=hardest,
+        highest=highest,
     )
 
 

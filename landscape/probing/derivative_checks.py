@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from landscape.probing.batches import Batches
-from landscape.probing.checking import BasePass
+from landscape.probing.checking import BasePass, check_repeated
 from landscape.probing.graphs import Downcasts, GaussNewtonGraph, HessianGraph, Operator
 from landscape.probing.objective import Terms
 from landscape.probing.snapshot import Snapshot
@@ -43,6 +43,8 @@ TOLERANCE = 1e-3
 # error, less than a hundredth of it in one case of a hundred.
 _FIRST_LOOK = 1e-4
 _DIRECTIONS = 8
+# How much farther a parameter moves whose gradient is small.
+_MOST_BOOST = 100.0
 # Batches beside the hardest on which rounding is measured.
 _OTHERS = 7
 # Steps of the second look, as multiples of the first: larger ones where rounding hides small ones.
@@ -175,6 +177,7 @@ class DerivativeChecks:
         #: Numbers of the batches that are used.
         self._used_batches = [base.hardest, *others[:: max(1, -(-len(others) // _OTHERS))]]
         self._terms = base.terms
+        self._highest: float | None = base.highest
         self.enabled = enabled
         self._found: dict[Derivative, Comparison] = {}
         self._used: list[set[Derivative]] = []
@@ -207,6 +210,22 @@ class DerivativeChecks:
         """Work that no measure pays for, whatever mode of autograd the caller is in."""
         with self._meter.preparing(), torch.inference_mode(False), torch.no_grad():
             yield
+
+    def repeat_loss(self) -> None:
+        """Evaluates the loss of one batch once more, the first time that losses are asked for.
+
+        Raises:
+            ValueError: If it is another one: the model is random or keeps a state.
+        """
+        if not self.enabled or self._highest is None:
+            return
+        first, self._highest = self._highest, None
+        with self._apart():
+            twin = self._twin(self._snapshot.dtype)
+            if twin is None:
+                return
+            again = float(twin.term_losses(twin.checkpoint).mean())
+        check_repeated(first, again, scale=abs(first), dtype=self._snapshot.dtype)
 
     # -- agreement -------------------------------------------------------------------------------
 
@@ -281,15 +300,18 @@ class DerivativeChecks:
 
     def _compare_gradient(self, at: _Evaluation) -> Comparison:
         point = at.checkpoint
-        found = _slope_error(at, point, at.gradient_there(), at.directions(1), at.small_step)
+        gradient = at.gradient_there()
+        directions = at.directions(1) * at.boost(gradient)
+        found = _slope_error(at, point, gradient, directions, at.small_step)
         if found <= (_FIRST_LOOK if at.exact else _COARSE / 3):
             return self._comparison("gradient", found, at.name)
         # On a kink, at a minimum where rounding hides the gradient, or wrong.
         point = at.nearby()
         gradient = at.gradient(point)
-        found = _slope_error(at, point, gradient, at.directions(2), at.small_step)
+        boost = at.boost(gradient)
+        found = _slope_error(at, point, gradient, boost * at.directions(2), at.small_step)
         if not found <= _FIRST_LOOK:
-            directions = at.directions(_DIRECTIONS)
+            directions = boost * at.directions(_DIRECTIONS)
             found = _smallest(
                 _slope_error(at, point, gradient, directions, factor * at.small_step)
                 for factor in (_FACTORS if at.exact else _FACTORS[:2])
@@ -301,7 +323,7 @@ class DerivativeChecks:
         gradient, product = at.product(at.checkpoint, vector)
         slope = (at.gradient(at.checkpoint + step * vector) - gradient) / step
         noise = at.noise(gradient, step)
-        found = _relative_error(at.scales * product, at.scales * slope, noise=noise)
+        found = at.largest_error(product, slope, noise)
         if not found <= (_FIRST_LOOK if at.exact else _COARSE / 3):
             found = self._look_again(at)
         return self._comparison("hessian", found, at.name)
@@ -316,17 +338,16 @@ class DerivativeChecks:
         ]:  # beyond, kinks are part of every difference
             step = factor * at.tiny_step
             ahead, behind = at.gradient(point + step * vector), at.gradient(point - step * vector)
-            slopes.append(at.scales * (ahead - behind) / (2 * step))
+            slopes.append((ahead - behind) / (2 * step))
             # Bends, kinks and rounding show in the second difference.
-            bend = float((at.scales * (ahead - 2 * gradient + behind)).double().norm()) / step
-            noise = max(at.noise(gradient, step), bend)
-            errors.append(_relative_error(at.scales * product, slopes[-1], noise=noise))
+            bend = (ahead - 2 * gradient + behind) / step
+            errors.append(at.largest_error(product, slopes[-1], at.noise(gradient, step), bend))
         told = [place for place, error in enumerate(errors) if not math.isnan(error)]
         least = _smallest(errors)
         if len(told) < 2 or least <= TOLERANCE:
             return least
         # What depends on the step is none of the derivative's.
-        spread = _relative_error(slopes[told[0]], slopes[told[1]], noise=0.0)
+        spread = at.largest_error(slopes[told[0]], slopes[told[1]], 0.0)
         return least if spread <= least / 4 else math.nan
 
     def _compare_ggn(self, at: _Evaluation) -> Comparison:
@@ -573,14 +594,19 @@ class _Evaluation:
         self._losses_there: Tensor | None = None
 
     @cached_property
-    def exact(self) -> bool:
-        """Whether numbers are as precise as float64; a model may cast to less inside."""
+    def eps(self) -> float:
+        """Machine precision of the numbers; a model may cast to less than float64 inside."""
         if self.dtype != torch.float64:
-            return False
+            return torch.finfo(self.dtype).eps
         with self.snapshot.evaluating(gradient=False), Downcasts() as casts:
             terms = self.snapshot.terms(self._split(self.checkpoint), self._batch)
         self._losses_there = self._each(terms, forwards=1)
-        return not casts.seen
+        return float(casts.eps)
+
+    @property
+    def exact(self) -> bool:
+        """Whether numbers are as precise as float64."""
+        return self.eps == torch.finfo(torch.float64).eps
 
     @property
     def name(self) -> str:
@@ -588,11 +614,6 @@ class _Evaluation:
         casts = self.dtype == torch.float64 and not self.exact
         plain = str(self.dtype).removeprefix("torch.")
         return f"{plain}, with casts to less inside" if casts else plain
-
-    @property
-    def eps(self) -> float:
-        """Machine precision of the numbers."""
-        return torch.finfo(torch.float64 if self.exact else torch.float32).eps
 
     @cached_property
     def scales(self) -> Tensor:
@@ -626,6 +647,45 @@ class _Evaluation:
         """Least rounding of a difference of gradients, divided by the step."""
         size = float((self.scales * gradient).norm()) + self.outputs_size()
         return 16 * self.eps * size / step
+
+    def boost(self, gradient: Tensor) -> Tensor:  # (P,)
+        """How much farther parameters move whose gradient is small, so that all are seen alike."""
+        sizes = [
+            float((scale * slope).double().norm())
+            for scale, slope in zip(
+                self._split(self.scales).values(), self._split(gradient).values(), strict=True
+            )
+        ]
+        largest = max(sizes)
+        return torch.cat(
+            [
+                self.scales.new_full((count,), min(largest / size, _MOST_BOOST) if size else 1.0)
+                for count, size in zip(self._space.sizes, sizes, strict=True)
+            ]
+        )
+
+    def largest_error(
+        self, found: Tensor, slope: Tensor, noise: float, bend: Tensor | None = None
+    ) -> float:
+        """The largest relative error of a parameter's part of two vectors, and of the whole.
+
+        Args:
+            found: By autograd, (P,).
+            slope: By differences, (P,).
+            noise: Of the whole difference, scaled.
+            bend: What the second difference tells of its noise, (P,).
+
+        Returns:
+            The error; NaN where none could be told.
+        """
+        vectors = [found, slope, torch.zeros_like(slope) if bend is None else bend]
+        scaled = [(self.scales * vector).double() for vector in vectors]
+        parts = zip(*(self._split(vector).values() for vector in scaled), strict=True)
+        errors = [
+            _relative_error(one, other, noise=max(noise, float(third.norm())))
+            for one, other, third in (scaled, *parts)
+        ]
+        return max((error for error in errors if not math.isnan(error)), default=math.nan)
 
     def outputs_size(self) -> float:
         """Size of the outputs, to which losses that cancel are rounded; 0.0 where unknown."""
@@ -785,7 +845,8 @@ def _slope_error(
 ) -> float:
     """Estimated ||s (gradient - true gradient)|| / ||s gradient||, s the scales of the entries.
 
-    E <e, d>^2 = ||s e||^2 for random directions d = s z.
+    E <e, d>^2 = ||s e||^2 for random directions d = s z. Parameters with small gradients move
+    farther, by ``boost``.
 
     Returns:
         The estimate; NaN where rounding hides a tenth of the gradient.
@@ -803,7 +864,7 @@ def _slope_error(
     found = math.sqrt(sum(squares) / len(squares))
     # What a random direction sees of the gradient, by autograd or by differences.
     size = max(
-        float((at.scales * gradient).norm()),
+        float((at.scales * at.boost(gradient) * gradient).norm()),
         math.sqrt(sum(slope**2 for slope in slopes) / len(slopes)),
     )
     return _share(found, size, noise)

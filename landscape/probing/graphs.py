@@ -194,11 +194,12 @@ class Allocations(TorchDispatchMode):
 
 
 class Downcasts(TorchDispatchMode):
-    """Notes whether an operation makes less precise numbers of float64 ones inside its block."""
+    """Notes the precision of what operations inside its block make of float64 numbers."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.seen: bool = False
+        #: The largest machine precision that was met.
+        self.eps: float = torch.finfo(torch.float64).eps
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -210,7 +211,7 @@ class Downcasts(TorchDispatchMode):
         given = any(isinstance(arg, Tensor) and arg.dtype == torch.float64 for arg in args)
         for tensor in made if isinstance(made, list | tuple) else [made]:
             if given and isinstance(tensor, Tensor) and tensor.is_floating_point():
-                self.seen |= tensor.dtype != torch.float64
+                self.eps = max(self.eps, torch.finfo(tensor.dtype).eps)
         return made
 
 

@@ -177,8 +177,10 @@ class Parts:
     def _evaluate(
         self, deltas: Tensor | None, which: Sequence[int], *, gradient: bool
     ) -> tuple[Tensor, Tensor]:
-        if gradient and self._checks is not None:
-            self._checks.note("gradient")
+        if self._checks is not None:
+            self._checks.repeat_loss()
+            if gradient:
+                self._checks.note("gradient")
         _ = self.counts  # found by an evaluation of its own, where they are not known yet
         with self._snapshot.evaluating(gradient=gradient):
             sums = torch.zeros(len(which), dtype=torch.float64)
