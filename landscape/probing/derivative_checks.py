@@ -41,7 +41,7 @@ Evaluations = Sequence["_Evaluation"]
 TOLERANCE = 1e-3
 # A first look with a single direction must be stricter: it sees a random share of the
 # error, less than a hundredth of it in one case of a hundred.
-_FIRST_LOOK = 1e-4
+_FIRST_LOOK = 2e-5
 _DIRECTIONS = 8
 # How much farther a parameter moves whose gradient is small.
 _MOST_BOOST = 100.0
